@@ -1,0 +1,52 @@
+# Every target sets up what it needs. `make setup` makes .venv with the tested versions of constraints.txt.
+# On a machine whose python3 is older than 3.11, name another one: make setup PYTHON=python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.set-up
+STORAGE ?= runs
+RECIPE ?= pipelines/recipes/toyworld.yaml
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format bench ui
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## make .venv and install the packages and the tools
+
+$(STAMP): constraints.txt requirements.txt requirements-dev.txt $(wildcard packages/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "setup needs Python 3.11 or newer, $(PYTHON) is not; try: make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+demo: $(STAMP) ## run the whole job on the toy world, on CPU
+	$(BIN)/python pipelines/instruct_tune.py --config $(RECIPE) $(ARGS)
+
+test: $(STAMP) ## run the tests (choose some: make test ARGS="tests/core -k split")
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(STAMP) ## formatting, lint, types, and who imports whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff mend formatting and what it safely can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## run every measurement in benchmarks/
+	@set -e; for file in benchmarks/*.py; do \
+	  [ -e "$$file" ] || { echo "benchmarks/ holds no measurement yet"; break; }; \
+	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+ui: $(STAMP) ## open the runs of STORAGE (default: runs) in the MLflow UI on port 5000
+	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
+	  --backend-store-uri sqlite:///$(abspath $(STORAGE))/mlflow.db
