@@ -48,7 +48,7 @@ def label(path: Path) -> str:
 
 
 def imports(tree: ast.AST, *, in_function: bool = False) -> Iterator[tuple[str, bool]]:
-    """(top-level name, inside a function or not) of each absolute import that runs; those for the type checker do not."""
+    """(top-level name, inside a function or not) of each absolute import that runs, the type checker's left out."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
