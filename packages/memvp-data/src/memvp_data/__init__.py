@@ -1,0 +1,1 @@
+"""From the official files of image-text benchmarks to checked samples, shards, batches and scores."""

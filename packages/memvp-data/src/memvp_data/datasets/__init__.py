@@ -1,0 +1,1 @@
+"""Official files of each benchmark in, samples out: one file per benchmark."""
