@@ -1,0 +1,183 @@
+"""Training state on disk: safetensors and a JSON with their hashes, whole and in fp32, so any world size reads it.
+
+A folder is a checkpoint only if `state.json` is there and every file has the length and SHA-256 it names; it is
+written last. A damaged checkpoint is passed over in favour of the one before it. Dropout needs no saved generator:
+loop.py seeds it from (seed, step, rank).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from memvp_data.atomic import atomic_write, sync_folder
+from memvp_data.manifest import hash_file
+
+SCHEMA_VERSION = 1
+STATE_FILE = "state.json"
+_TENSOR_FILES = {
+    "weights": "weights.safetensors",
+    "exp_avg": "exp_avg.safetensors",
+    "exp_avg_sq": "exp_avg_sq.safetensors",
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged, of another version, or of another run."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that training carries from one optimiser step to the next."""
+
+    step: int
+    """Optimiser steps done."""
+    weights: dict[str, Tensor]
+    """Trained parameters, fp32 (under bf16 the master copies)."""
+    exp_avg: dict[str, Tensor]
+    """Adam's first moments."""
+    exp_avg_sq: dict[str, Tensor]
+    """Adam's second moments."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the run was made from; a resume with other settings is refused."""
+
+    def check_names(self, expected: Iterable[str]) -> None:
+        """Refuse a state that does not hold exactly the parameters `expected`."""
+        expected, found = set(expected), set(self.weights)
+        if expected != found:
+            raise CheckpointError(
+                f"the checkpoint holds {len(found)} trained tensors and the model has {len(expected)}; "
+                f"missing {sorted(expected - found)[:3]}, unknown {sorted(found - expected)[:3]}"
+            )
+
+
+class CheckpointStore(Protocol):
+    """Where checkpoints are kept. Every rank calls `commit`; rank 0's state is the one that counts."""
+
+    def candidates(self) -> list[Path]:
+        """Folders that may hold a checkpoint, the one to try first in front."""
+        ...
+
+    def commit(self, state: TrainingState) -> None:
+        """Keep a state; returns when a restart would find it."""
+        ...
+
+
+def write_state(state: TrainingState, folder: Path) -> None:
+    """Write a checkpoint into a folder that nobody reads yet; synced, `state.json` last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for kind, name in _TENSOR_FILES.items():
+        tensors = {key: tensor.contiguous() for key, tensor in getattr(state, kind).items()}
+        save_file(tensors, folder / name)
+        _sync_file(folder / name)
+        files[name] = {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
+    body = {"schema_version": SCHEMA_VERSION, "step": state.step, "files": files, "settings": state.settings}
+    with atomic_write(folder / STATE_FILE) as file:
+        file.write(json.dumps(body, indent=1, sort_keys=True).encode())
+
+
+def read_state(folder: Path) -> TrainingState:
+    """Read and verify a checkpoint. Raises `CheckpointError` naming the first fault."""
+    body = _read_header(folder)
+    tensors = {}
+    for kind, name in _TENSOR_FILES.items():
+        expected, path = body["files"][name], folder / name
+        if not path.is_file() or path.stat().st_size != expected["bytes"] or hash_file(path) != expected["sha256"]:
+            raise CheckpointError(f"checkpoint {folder}: {name} is missing or damaged")
+        try:
+            tensors[kind] = load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"checkpoint {folder}: {name} is no safetensors file ({error})") from error
+    return TrainingState(step=body["step"], settings=body["settings"], **tensors)
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    try:
+        body = json.loads((folder / STATE_FILE).read_bytes())
+        version, names = body["schema_version"], set(body["files"])
+        int(body["step"]), dict(body["settings"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"checkpoint {folder}: {STATE_FILE} is missing or damaged") from error
+    if version != SCHEMA_VERSION or names != set(_TENSOR_FILES.values()):
+        raise CheckpointError(f"checkpoint {folder} has schema {version}, this version reads {SCHEMA_VERSION}")
+    return body
+
+
+def saved_step(folder: Path) -> int:
+    """The step a checkpoint says it is of, without reading its tensors; -1 if it does not say."""
+    try:
+        return int(_read_header(folder)["step"])
+    except CheckpointError:
+        return -1
+
+
+def load_newest(
+    candidates: Iterable[Path], *, settings: Mapping[str, Any], on_damage: Callable[[str], None] = lambda message: None
+) -> TrainingState | None:
+    """The first sound checkpoint, None if there is none. Raises `CheckpointError` if it is of another run."""
+    for folder in candidates:
+        try:
+            state = read_state(folder)
+        except CheckpointError as error:
+            on_damage(str(error))
+            continue
+        check_settings(state.settings, settings=settings, folder=folder)
+        return state
+    return None
+
+
+def check_settings(saved: Mapping[str, Any], *, settings: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to continue a run under other settings; names what differs."""
+    saved_flat, flat = _flatten(saved), _flatten(json.loads(json.dumps(dict(settings))))
+    keys = sorted(key for key in saved_flat.keys() | flat.keys() if saved_flat.get(key) != flat.get(key))
+    if keys:
+        changes = ", ".join(f"{key} {saved_flat.get(key)!r} -> {flat.get(key)!r}" for key in keys[:3])
+        raise CheckpointError(
+            f"{folder} was made with other settings ({changes}); restore them or train into another folder"
+        )
+
+
+def _flatten(value: Any, *, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = (_flatten(item, prefix=f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    return {key: item for part in parts for key, item in part.items()}
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+class FolderCheckpoints:
+    """Checkpoints of one process in a folder `step-<n>` each, the newest `keep` of them."""
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        self._folder, self._keep = folder, keep
+
+    def candidates(self) -> list[Path]:
+        return newest_first(self._folder)
+
+    def commit(self, state: TrainingState) -> None:
+        final = self._folder / f"step-{state.step:09d}"
+        temporary = self._folder / f".tmp-{os.getpid()}-{final.name}"
+        write_state(state, temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        sync_folder(self._folder)
+        for old in newest_first(self._folder)[self._keep :]:
+            shutil.rmtree(old)
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Folders named `step-...` below `folder`, by the step they say they are of; those that do not say come last."""
+    found = [path for path in folder.glob("step-*") if path.is_dir()]
+    return sorted(found, key=lambda path: (saved_step(path), path.name), reverse=True)

@@ -1,0 +1,163 @@
+"""The DeepSpeed engine: ZeRO 1 to 3 behind the verbs of local_engine.Engine. The only file that imports deepspeed.
+
+Nothing is compiled: torch's AdamW is passed in and the shared-memory collective, which DeepSpeed would build with g++
+at start-up, is switched off. DeepSpeed's own checkpoints (pickle, bound to a world size) are never written or read.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from memvp_train.checkpoint import TrainingState
+from memvp_train.config import LaunchConfig, StageConfig
+from memvp_train.local_engine import DTYPES
+from memvp_train.optim import build_optimizer, parameter_groups
+
+_ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def import_deepspeed(*, use_gpu: bool) -> Any:
+    """Import DeepSpeed quietly and without its compiled CPU collective."""
+    if not use_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    return deepspeed
+
+
+def deepspeed_settings(stage: StageConfig, *, launch: LaunchConfig, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's JSON settings for a stage."""
+    zero = {"stage": launch.zero_stage, "overlap_comm": launch.use_gpu, "contiguous_gradients": True}
+    if launch.zero_stage == 3:
+        # Tensors below this size stay whole on every worker: positions and LoRA pairs are cheaper kept than gathered.
+        zero["stage3_param_persistence_threshold"] = 100_000
+    return {
+        "train_micro_batch_size_per_gpu": stage.micro_batch_size,
+        "gradient_accumulation_steps": stage.num_micro_batches(num_workers=world_size),
+        "gradient_clipping": stage.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": launch.precision == "bf16"},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "steps_per_print": 2**31,
+    }
+
+
+class DeepSpeedEngine:
+    """One rank of a process group that is already initialised (Ray does it, a test by hand)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        trainable: Mapping[str, nn.Parameter],
+        stage: StageConfig,
+        launch: LaunchConfig,
+        device: torch.device | str = "cpu",
+        state: TrainingState | None = None,
+    ) -> None:
+        self._deepspeed = import_deepspeed(use_gpu=launch.use_gpu)
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.device, self.dtype = torch.device(device), DTYPES[launch.precision]
+        self._parameters = dict(trainable)
+        if state is not None:
+            _copy_weights(self._parameters, state=state)
+        self._deepspeed.init_distributed(dist_backend="nccl" if launch.use_gpu else "gloo", verbose=False)
+        optimizer = build_optimizer(parameter_groups(self._parameters, stage=stage), stage=stage)
+        self._engine, _, _, _ = self._deepspeed.initialize(
+            model=model.to(dtype=self.dtype),
+            model_parameters=list(self._parameters.values()),
+            optimizer=optimizer,
+            config=deepspeed_settings(stage, launch=launch, world_size=self.world_size),
+        )
+        self.model: nn.Module = self._engine
+        self.groups: list[dict[str, Any]] = self._engine.optimizer.param_groups
+        self._num_micro_batches = stage.num_micro_batches(num_workers=self.world_size)
+        self._num_backwards = 0
+        if state is not None:
+            self._restore(state)
+
+    def backward(self, loss: Tensor) -> None:
+        # DeepSpeed averages over ranks; the loss is already a share of the global mean, so the average is undone.
+        self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
+        self._num_backwards += 1
+        if self._num_backwards % self._num_micro_batches != 0:
+            self._engine.step()
+
+    def step(self) -> float:
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, *, step: int) -> TrainingState:
+        get = self._deepspeed.utils.safe_get_full_optimizer_state
+        weights = {name: _to_cpu(self._full_weight(parameter)) for name, parameter in self._parameters.items()}
+        moments = {
+            key: {name: _to_cpu(get(parameter, key)) for name, parameter in self._parameters.items()}
+            for key in _ADAM_MOMENTS
+        }
+        return TrainingState(step=step, weights=weights, **moments)
+
+    def _full_weight(self, parameter: nn.Parameter) -> Tensor:
+        return self._deepspeed.utils.safe_get_full_fp32_param(parameter)
+
+    def _restore(self, state: TrainingState) -> None:
+        """Set master weights and Adam moments, which exist only after a first step, from a gathered state."""
+        zero = self._engine.optimizer
+        partitions = zero.fp32_partitioned_groups_flat if self._is_stage_3 else zero.single_partition_of_fp32_groups
+        for partition in partitions:
+            moments = {key: torch.zeros_like(partition) for key in _ADAM_MOMENTS}
+            zero.optimizer.state[partition] = {"step": torch.tensor(float(state.step)), **moments}
+        if not self._is_stage_3:
+            zero._lazy_init_hp_params_optimizer_state()
+        for name, parameter in self._parameters.items():
+            self._set(parameter, state.weights[name])
+            for key in _ADAM_MOMENTS:
+                self._set(parameter, getattr(state, key)[name], key=key)
+
+    @property
+    def _is_stage_3(self) -> bool:
+        return self._engine.zero_optimization_stage() == 3
+
+    def _set(self, parameter: nn.Parameter, value: Tensor, *, key: str | None = None) -> None:
+        utils, value = self._deepspeed.utils, value.to(self.device)
+        if not self._is_stage_3:
+            if key is None:
+                utils.safe_set_full_fp32_param(parameter, value)
+            else:
+                utils.safe_set_full_optimizer_state(parameter, value, key)
+            return
+        # safe_set_full_* of ZeRO-3 fails when the size is not a multiple of the world size, so each rank sets its part.
+        size = cast(Any, parameter).ds_tensor.ds_numel
+        flat = torch.zeros(size * self.world_size, device=self.device)
+        flat[: value.numel()] = value.flatten()
+        part = flat.narrow(0, size * self.rank, size)
+        if key is None:
+            utils.safe_set_local_fp32_param(parameter, part)
+        else:
+            utils.safe_set_local_optimizer_state(parameter, part, key)
+
+
+def _copy_weights(parameters: Mapping[str, nn.Parameter], *, state: TrainingState) -> None:
+    """Put saved weights into a model that DeepSpeed has not wrapped yet."""
+    state.check_names(parameters)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state.weights[name])
+
+
+def _to_cpu(value: Tensor) -> Tensor:
+    return value.detach().float().cpu().clone()

@@ -1,0 +1,116 @@
+"""What a training loop needs of an engine, and the plain-torch engine: one process, no DeepSpeed.
+
+It is the reference that the DeepSpeed engine is tested against, and what trains when `num_workers` is 0.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from memvp_train.checkpoint import TrainingState
+from memvp_train.config import StageConfig
+from memvp_train.optim import build_optimizer, parameter_groups
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Engine(Protocol):
+    """The few verbs of training; every rank calls them in the same order."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    dtype: torch.dtype
+    model: nn.Module
+    groups: list[dict[str, Any]]
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of this rank's share of the global loss; called once per micro-batch."""
+        ...
+
+    def step(self) -> float:
+        """Sum gradients over ranks, clip, update, clear; returns the norm before clipping."""
+        ...
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Element-wise sum over ranks, on every rank."""
+        ...
+
+    def gather(self, *, step: int) -> TrainingState:
+        """Weights and Adam moments in fp32, whole, on the CPU."""
+        ...
+
+
+class LocalEngine:
+    """One process, plain torch. bf16 trains fp32 master copies, as DeepSpeed does."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        trainable: Mapping[str, nn.Parameter],
+        stage: StageConfig,
+        precision: str = "fp32",
+        device: torch.device | str = "cpu",
+        state: TrainingState | None = None,
+    ) -> None:
+        self.rank, self.world_size = 0, 1
+        self.device, self.dtype = torch.device(device), DTYPES[precision]
+        self.model = model.to(device=self.device, dtype=self.dtype)
+        self._parameters = dict(trainable)
+        self._masters = {name: self._master(parameter) for name, parameter in self._parameters.items()}
+        self._max_grad_norm = stage.max_grad_norm
+        self._optimizer = build_optimizer(parameter_groups(self._masters, stage=stage), stage=stage)
+        self.groups = self._optimizer.param_groups
+        if state is not None:
+            self._restore(state)
+
+    def _master(self, parameter: nn.Parameter) -> Tensor:
+        return parameter if self.dtype == torch.float32 else nn.Parameter(parameter.detach().float())
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self) -> float:
+        for name, parameter in self._parameters.items():
+            if self._masters[name] is not parameter:
+                self._masters[name].grad = None if parameter.grad is None else parameter.grad.float()
+        limit = self._max_grad_norm or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(self._masters.values(), limit)
+        self._optimizer.step()
+        self._publish()
+        return float(norm)
+
+    def _publish(self) -> None:
+        """Round the master copies into the model and clear the gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+        for name, parameter in self._parameters.items():
+            parameter.grad = None
+            if self._masters[name] is not parameter:
+                parameter.data.copy_(self._masters[name].data)
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        return values
+
+    def gather(self, *, step: int) -> TrainingState:
+        moments = {name: self._optimizer.state[master] for name, master in self._masters.items()}
+        return TrainingState(
+            step=step,
+            weights={name: master.detach().cpu().clone() for name, master in self._masters.items()},
+            exp_avg={name: moment["exp_avg"].cpu().clone() for name, moment in moments.items()},
+            exp_avg_sq={name: moment["exp_avg_sq"].cpu().clone() for name, moment in moments.items()},
+        )
+
+    def _restore(self, state: TrainingState) -> None:
+        state.check_names(self._parameters)
+        with torch.no_grad():
+            for name, master in self._masters.items():
+                master.copy_(state.weights[name])
+                self._optimizer.state[master] = {
+                    "step": torch.tensor(float(state.step)),
+                    "exp_avg": state.exp_avg[name].to(self.device, copy=True),
+                    "exp_avg_sq": state.exp_avg_sq[name].to(self.device, copy=True),
+                }
+        self._publish()

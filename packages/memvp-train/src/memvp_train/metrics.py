@@ -1,0 +1,76 @@
+"""The training curve as a file: one JSON line per optimiser step, each step exactly once however often training died.
+
+`MetricsLog` writes it (rank 0), `read_metrics` reads it, `follow_metrics` yields its rows while training still runs.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from memvp_data.atomic import atomic_write
+
+Row = dict[str, float]
+
+
+class MetricsLog:
+    """Append-only writer. Opening it cuts off the rows after `step`: they will be made again."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        kept = [row for row in read_metrics(path) if row["step"] <= step]
+        with atomic_write(path) as file:
+            file.writelines(_line(row) for row in kept)
+        self._file = path.open("ab")
+
+    def write(self, rows: list[Row]) -> None:
+        """Append rows and hand them to the operating system at once: a killed process loses none of them."""
+        self._file.write(b"".join(_line(row) for row in rows))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut; called before a checkpoint that relies on it."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """Complete rows of the file, in its order; [] if it does not exist. A half-written last line is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines if line]
+
+
+def follow_metrics(path: Path | str, *, stop: threading.Event, poll_seconds: float = 0.3) -> Iterator[Row]:
+    """Yield each step's row once, as it appears, until `stop` is set and the file is read to its end.
+
+    Steps that are made again after a restart are not yielded a second time.
+    """
+    path, last_step, seen = Path(path), 0, (-1, -1)
+    while True:
+        stopping = stop.is_set()
+        now = _identity(path)
+        if now != seen:
+            seen = now
+            for row in read_metrics(path):
+                if row["step"] > last_step:
+                    last_step = int(row["step"])
+                    yield row
+        if stopping:
+            return
+        stop.wait(poll_seconds)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return (-1, -1)
+    return (status.st_ino, status.st_size)

@@ -1,0 +1,279 @@
+"""One stage of tuning from settings to an adapter: `run_stage`, the function that pipelines call.
+
+The driver checks everything that can be wrong, tokenises once, starts the workers and writes the adapter from the last
+committed checkpoint. Called again after a crash it continues; called again when finished it returns what is there.
+"""
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memvp_data.atomic import atomic_write, sync_folder
+from memvp_data.features import FeatureStore
+from memvp_data.manifest import hash_file
+from memvp_data.samples import SampleError
+from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest
+from memvp_train.config import LaunchConfig, StageRun, check_batch_split
+from memvp_train.encoded import EncodedError, EncodedTable, write_encoded
+from memvp_train.loop import TrainingError
+from memvp_train.metrics import Row, follow_metrics, read_metrics
+from memvp_train.models import (
+    ModelError,
+    build_language_model,
+    build_memvp_model,
+    build_tokenizer,
+    check_features,
+    resolve_path,
+)
+from memvp_train.worker import train_here, train_worker
+
+RESULT_FILE = "result.json"
+# Settings that change when and how often things are written or how the work is cut up, not what is learnt.
+_FREE_SETTINGS = ("checkpoint_every", "log_every", "micro_batch_size", "gradient_checkpointing")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a finished stage left."""
+
+    adapter_path: str
+    """Folder for MemVPModel.from_pretrained."""
+    metrics_path: str
+    """One JSON line per step."""
+    trainable_parameters: int
+    """Numbers that were trained."""
+    final_loss: float
+    """Loss of the last step."""
+    num_steps: int
+    """Optimiser steps."""
+    num_samples: int
+    """Samples in the table that could be used."""
+    num_dropped: int
+    """Samples left out because max_length cut off every label."""
+
+
+def run_stage(
+    run: StageRun,
+    launch: LaunchConfig,
+    *,
+    on_step: Callable[[Row], None] = lambda row: None,
+    on_sample: Callable[[int], None] = lambda done: None,
+) -> StageResult:
+    """Train a stage, or continue it, or return it if it is done.
+
+    `on_step` gets each row of metrics.jsonl once, from a thread, as it appears; `on_sample` the number of samples
+    tokenised so far. Raises a `ValueError` with one sentence for whatever the caller can mend, before workers start.
+    """
+    run = _absolute(run)
+    check_batch_split(run.stage, num_workers=launch.num_workers)
+    out = Path(run.out)
+    settings = _settings(run, precision=launch.precision)
+    done = _finished(out, settings=settings)
+    if done is not None:
+        return done
+    encoded_key = _key(settings, names=("language", "samples", "template", "max_length"))
+    table = _encoded(run, key=encoded_key, on_sample=on_sample)
+    _check_images(run, table=table)
+    num_steps = run.stage.steps_for(num_samples=len(table))
+    config = {
+        "run": asdict(run),
+        "launch": asdict(launch),
+        "settings": settings,
+        "encoded_key": encoded_key,
+        "num_steps": num_steps,
+    }
+    with _following(out / "metrics.jsonl", on_step=on_step):
+        state = _train(config, out=out, launch=launch, num_steps=num_steps, settings=settings)
+    return _publish(run, state=state, table=table, settings=settings)
+
+
+def _train(
+    config: dict[str, Any], *, out: Path, launch: LaunchConfig, num_steps: int, settings: dict[str, Any]
+) -> TrainingState:
+    """The state after the last step, trained now unless a checkpoint of it is there."""
+    if launch.num_workers == 0:
+        store = FolderCheckpoints(out / "checkpoints")
+        train_here(config, checkpoints=store)
+        candidates = store.candidates
+    else:
+        from memvp_train.launch import run_checkpoints, run_workers
+
+        def candidates() -> list[Path]:
+            return run_checkpoints(storage=out, name="train")
+
+        state = load_newest(candidates(), settings=settings)
+        if state is not None and state.step == num_steps:
+            return state
+        run_workers(train_worker, config=config, launch=launch, name="train", storage=out)
+    state = load_newest(candidates(), settings=settings)
+    if state is None or state.step != num_steps:
+        raise TrainingError(
+            f"training in {out} ended at step {state.step if state else 0} instead of {num_steps}; run it again"
+        )
+    return state
+
+
+def _absolute(run: StageRun) -> StageRun:
+    """Workers run in another folder, perhaps on another machine: every path becomes absolute."""
+    samples, out = Path(run.samples).resolve(), Path(run.out).resolve()
+    if not samples.is_file():
+        raise SampleError(f"samples table {samples} does not exist; write it with memvp_data.samples.write_samples")
+    features = None if run.features is None else str(Path(run.features).resolve())
+    adapter = None if run.init_adapter is None else str(Path(run.init_adapter).resolve())
+    if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
+        raise ModelError(
+            f"init_adapter {adapter} has no adapter_config.json; give the adapter folder of a finished stage"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    language = replace(run.language, path=resolve_path(run.language.path))
+    return replace(run, language=language, samples=str(samples), features=features, init_adapter=adapter, out=str(out))
+
+
+def _settings(run: StageRun, *, precision: str) -> dict[str, Any]:
+    """What decides the result, by content rather than by path where that is cheap."""
+    stage = {name: value for name, value in asdict(run.stage).items() if name not in _FREE_SETTINGS}
+    return json.loads(
+        json.dumps(
+            {
+                "language": {**asdict(run.language), "path": _model_fingerprint(run.language.path)},
+                "memvp": run.memvp,
+                "stage": stage,
+                "samples": hash_file(Path(run.samples)),
+                "features": None if run.features is None else FeatureStore(run.features).manifest.digest,
+                "init_adapter": None if run.init_adapter is None else _folder_hash(Path(run.init_adapter)),
+                "precision": precision,
+            }
+        )
+    )
+
+
+def _model_fingerprint(path: str) -> str:
+    """The name on the hub, or the files of a folder: their hashes up to 64 MB, above it their lengths."""
+    if not Path(path).is_dir():
+        return path
+    files = sorted(file for pattern in ("*.json", "*.safetensors") for file in Path(path).glob(pattern))
+    sizes = {file: file.stat().st_size for file in files}
+    lines = [f"{file.name} {size if size > 64 << 20 else hash_file(file)}" for file, size in sizes.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _folder_hash(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = "".join(f"{path.relative_to(folder)} {hash_file(path)}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _key(settings: dict[str, Any], *, names: tuple[str, ...]) -> str:
+    flat = {**settings, **settings["stage"]}
+    return hashlib.sha256(json.dumps({name: flat[name] for name in names}, sort_keys=True).encode()).hexdigest()
+
+
+def _encoded(run: StageRun, *, key: str, on_sample: Callable[[int], None]) -> EncodedTable:
+    path = Path(run.out) / "encoded.safetensors"
+    try:
+        return EncodedTable(path, key=key)
+    except EncodedError:
+        tokenizer = build_tokenizer(run.language)
+    write_encoded(
+        Path(run.samples),
+        out=path,
+        tokenizer=tokenizer,
+        template=run.stage.template,
+        max_length=run.stage.max_length,
+        key=key,
+        progress=on_sample,
+    )
+    return EncodedTable(path, key=key)
+
+
+def _check_images(run: StageRun, *, table: EncodedTable) -> None:
+    if run.features is None:
+        return
+    store = FeatureStore(run.features)
+    check_features(store, memvp=run.memvp, folder=run.features)
+    missing = sorted(image_id for image_id in table.image_ids if image_id not in store)
+    if missing:
+        raise ModelError(
+            f"{len(missing)} images of {run.samples} have no features in {run.features}, first {missing[0]!r}; "
+            "extract features of all images first"
+        )
+
+
+@contextmanager
+def _following(path: Path, *, on_step: Callable[[Row], None]) -> Iterator[None]:
+    """Hand the rows of metrics.jsonl to `on_step` from a thread while the block runs, and all that are left after it."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        for row in follow_metrics(path, stop=stop):
+            on_step(row)
+
+    thread = threading.Thread(target=follow, name="follow-metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _publish(run: StageRun, *, state: TrainingState, table: EncodedTable, settings: dict[str, Any]) -> StageResult:
+    """Write the adapter and, last, the result."""
+    out = Path(run.out)
+    adapter = out / "adapter"
+    export_adapter(run, state=state, out=adapter)
+    rows = read_metrics(out / "metrics.jsonl")
+    result = StageResult(
+        adapter_path=str(adapter),
+        metrics_path=str(out / "metrics.jsonl"),
+        trainable_parameters=sum(tensor.numel() for tensor in state.weights.values()),
+        final_loss=rows[-1]["loss"],
+        num_steps=state.step,
+        num_samples=table.counts.num_samples,
+        num_dropped=table.counts.num_dropped,
+    )
+    body = {"settings": settings, "adapter_sha256": _folder_hash(adapter), "result": asdict(result)}
+    with atomic_write(out / RESULT_FILE) as file:
+        file.write(json.dumps(body, indent=1).encode())
+    return result
+
+
+def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
+    """Write the trained weights as an adapter folder, atomically.
+
+    The language model is built without weights: nothing of it goes into an adapter, and a 7B model need not fit here.
+    """
+    model = build_memvp_model(
+        build_language_model(run.language, dtype=torch.float32, meta=True),
+        memvp=run.memvp,
+        lora=run.stage.lora,
+        init_adapter=run.init_adapter,
+    )
+    trainable = model.trainable_state()
+    state.check_names(trainable)
+    for name, parameter in trainable.items():
+        torch.utils.swap_tensors(parameter, torch.nn.Parameter(state.weights[name].clone()))
+    temporary = out.with_name(f".tmp-{out.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)
+    sync_folder(out.parent)
+
+
+def _finished(out: Path, *, settings: dict[str, Any]) -> StageResult | None:
+    try:
+        body = json.loads((out / RESULT_FILE).read_bytes())
+        result = StageResult(**body["result"])
+        is_same = body["settings"] == settings and body["adapter_sha256"] == _folder_hash(Path(result.adapter_path))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return result if is_same and Path(result.metrics_path).is_file() else None

@@ -1,0 +1,95 @@
+"""What one training process does: build model, engine and batches from plain settings, then run the loop.
+
+`train_worker` runs in every worker of a process group with DeepSpeed, `train_here` alone in this process without it.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memvp_core import MemVPModel
+from memvp_data.features import FeatureStore
+from memvp_data.loader import TrainingBatches
+from memvp_train.checkpoint import CheckpointError, CheckpointStore, TrainingState, load_newest
+from memvp_train.config import LaunchConfig, StageRun, run_from_dict
+from memvp_train.encoded import EncodedTable
+from memvp_train.local_engine import DTYPES, Engine, LocalEngine
+from memvp_train.loop import train_stage
+from memvp_train.models import build_language_model, build_memvp_model
+
+
+def train_worker(config: dict[str, Any], *, device: torch.device, checkpoints: CheckpointStore) -> None:
+    """Train on this rank of an initialised process group, from the newest sound checkpoint to the last step."""
+    from memvp_train.engine import DeepSpeedEngine
+
+    run, launch, state, model = _prepare(config, checkpoints=checkpoints)
+    engine = DeepSpeedEngine(
+        model, trainable=model.trainable_state(), stage=run.stage, launch=launch, device=device, state=state
+    )
+    step = 0 if state is None else state.step
+    steps = engine.sum_over_ranks(torch.tensor([float(step), float(step) ** 2], device=device))
+    if steps[1] * engine.world_size != steps[0] ** 2:
+        raise CheckpointError(
+            f"workers read different checkpoints of {run.out}; its storage must be shared by all nodes"
+        )
+    _run(config, run=run, engine=engine, start_step=step, checkpoints=checkpoints)
+
+
+def train_here(config: dict[str, Any], *, checkpoints: CheckpointStore) -> None:
+    """Train in this process with plain torch."""
+    run, launch, state, model = _prepare(config, checkpoints=checkpoints)
+    engine = LocalEngine(
+        model,
+        trainable=model.trainable_state(),
+        stage=run.stage,
+        precision=launch.precision,
+        device="cuda" if launch.use_gpu else "cpu",
+        state=state,
+    )
+    _run(config, run=run, engine=engine, start_step=0 if state is None else state.step, checkpoints=checkpoints)
+
+
+def _prepare(
+    config: dict[str, Any], *, checkpoints: CheckpointStore
+) -> tuple[StageRun, LaunchConfig, TrainingState | None, MemVPModel]:
+    run, launch = run_from_dict(config["run"]), LaunchConfig(**config["launch"])
+    state = load_newest(checkpoints.candidates(), settings=config["settings"], on_damage=warnings.warn)
+    # Every rank draws the same initial weights.
+    torch.manual_seed(run.stage.seed)
+    language_model = build_language_model(run.language, dtype=DTYPES[launch.precision])
+    model = build_memvp_model(language_model, memvp=run.memvp, lora=run.stage.lora, init_adapter=run.init_adapter)
+    if run.stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return run, launch, state, model
+
+
+def _run(
+    config: dict[str, Any], *, run: StageRun, engine: Engine, start_step: int, checkpoints: CheckpointStore
+) -> None:
+    features = None if run.features is None else FeatureStore(run.features)
+    table = EncodedTable(
+        Path(run.out) / "encoded.safetensors", key=config["encoded_key"], with_images=features is not None
+    )
+    batches = TrainingBatches(
+        table,
+        features,
+        seed=run.stage.seed,
+        global_batch_size=run.stage.global_batch_size,
+        micro_batch_size=run.stage.micro_batch_size,
+        rank=engine.rank,
+        world_size=engine.world_size,
+        pad_token_id=table.pad_token_id,
+        feature_shape=(1, run.memvp["vision_hidden_size"]) if features is None else features.feature_shape,
+    )
+    train_stage(
+        engine,
+        batches,
+        stage=run.stage,
+        num_steps=config["num_steps"],
+        start_step=start_step,
+        checkpoints=checkpoints,
+        metrics_path=Path(run.out) / "metrics.jsonl",
+        settings=config["settings"],
+    )
