@@ -1,0 +1,137 @@
+"""MemVPConfig: every setting of a visual memory, checked when it is made.
+
+The symbols of the paper (arXiv 2405.05615) stand in parentheses. Nothing here touches a tensor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from typing import Any, Literal, Self, get_args
+
+ProjectorActivation = Literal["silu", "gelu", "relu"]
+InsertIn = Literal["both", "keys", "values"]
+PaddedRows = Literal["live", "masked"]
+NoImage = Literal["positions", "base"]
+Method = Literal["auto", "direct", "split", "reference"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemVPConfig:
+    """How image features become rows of the feed-forward memories of a language model."""
+
+    vision_hidden_size: int
+    """Width of one image feature."""
+
+    num_slots: int = 320
+    """Rows of the position embedding (n); an image may bring at most this many."""
+
+    visual_scale: float = 0.01
+    """Factor on the projected image rows (lambda); its start value when `learn_scales`."""
+
+    retrieval_scale: float = 0.1
+    """Factor on what the memory returns (s); its start value when `learn_scales`."""
+
+    learn_scales: bool = False
+    """Train both scales."""
+
+    projector_hidden_sizes: tuple[int, ...] = (128,)
+    """Widths of the projector's hidden layers; () makes it one linear layer."""
+
+    projector_activation: ProjectorActivation = "silu"
+    """Activation between the projector's layers; gelu is the exact (erf) form."""
+
+    projector_bias: bool = True
+    """Give the projector's linear layers a bias."""
+
+    share_position_embedding: bool = True
+    """One pair of position embeddings for all layers, or one pair per layer."""
+
+    insert_in: InsertIn = "both"
+    """Where the image rows are added: to keys and values, or to one of them (ablations of the paper's Table 4)."""
+
+    padded_rows: PaddedRows = "live"
+    """Rows beyond the image's own: "live" as static memory (paper), or "masked". Image-free samples keep all rows."""
+
+    no_image: NoImage = "positions"
+    """What an image-free sample reads: the "positions" (paper), or nothing, which is exactly the "base" model."""
+
+    memory_dropout: float = 0.1
+    """Dropout on the activations of the memory rows, in training."""
+
+    layers_to_transform: tuple[int, ...] | None = None
+    """Numbers of the layers that get the memory; None is all of them."""
+
+    method: Method = "auto"
+    """Form of the retrieval (memory.py): they agree in value and gradient, and differ in speed and rounding."""
+
+    def __post_init__(self) -> None:
+        """Turn lists (as YAML gives them) into tuples, then check everything."""
+        object.__setattr__(self, "projector_hidden_sizes", tuple(self.projector_hidden_sizes))
+        if self.layers_to_transform is not None:
+            object.__setattr__(self, "layers_to_transform", tuple(self.layers_to_transform))
+        self._check_sizes()
+        self._check_numbers()
+        self._check_choices()
+
+    def _check_sizes(self) -> None:
+        for name in ("vision_hidden_size", "num_slots"):
+            _check_positive_integer(getattr(self, name), name=name)
+        for size in self.projector_hidden_sizes:
+            _check_positive_integer(size, name="every entry of projector_hidden_sizes")
+        layers = self.layers_to_transform
+        if layers is not None and (not layers or len(set(layers)) != len(layers) or min(layers) < 0):
+            raise ValueError(
+                f"layers_to_transform must be None or different layer numbers from 0 on, got {list(layers)}."
+            )
+
+    def _check_numbers(self) -> None:
+        for name in ("visual_scale", "retrieval_scale"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+                raise ValueError(f"{name} must be a finite number, got {value!r}.")
+        if not 0.0 <= self.memory_dropout < 1.0:
+            raise ValueError(f"memory_dropout must be at least 0 and below 1, got {self.memory_dropout!r}.")
+        for name in ("learn_scales", "projector_bias", "share_position_embedding"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
+
+    def _check_choices(self) -> None:
+        choices = {
+            "projector_activation": ProjectorActivation,
+            "insert_in": InsertIn,
+            "padded_rows": PaddedRows,
+            "no_image": NoImage,
+            "method": Method,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                options = ", ".join(get_args(allowed))
+                raise ValueError(f"{name} must be one of {options}; got {getattr(self, name)!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; a name that is no setting, or a missing one, is refused."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"MemVPConfig has no setting {', '.join(unknown)}; it has: {', '.join(known)}.")
+        if "vision_hidden_size" not in values:
+            raise ValueError("MemVPConfig needs vision_hidden_size, the width of one image feature.")
+        return cls(**values)
+
+    def num_parameters(self, *, hidden_size: int, num_layers: int) -> int:
+        """Trainable numbers of the memory (projector, positions, scales) in a model of this width and depth."""
+        widths = (self.vision_hidden_size, *self.projector_hidden_sizes, hidden_size)
+        projector = sum((wide + self.projector_bias) * out for wide, out in pairwise(widths))
+        hooked = num_layers if self.layers_to_transform is None else len(self.layers_to_transform)
+        positions = 2 * self.num_slots * hidden_size * (1 if self.share_position_embedding else hooked)
+        return projector + positions + 2 * self.learn_scales
+
+
+def _check_positive_integer(value: object, *, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive whole number, got {value!r}.")
