@@ -1,0 +1,132 @@
+"""Runs a job: every step is re-used or run, in order, under one MLflow parent run and one Ray session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines import preflight
+from pipelines.config import JobConfig, as_settings, flat_settings
+from pipelines.fingerprint import digest_json
+from pipelines.plan import STEPS
+from pipelines.progress import step_progress
+from pipelines.report import make_report, print_report, write_report
+from pipelines.services import Services
+from pipelines.settings import describe_settings
+from pipelines.step_log import log_report, log_step
+from pipelines.steps import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key
+from pipelines.storage import make_run_folder, run_lock
+from pipelines.tracking import Tracker, is_registered, open_tracker
+
+# These say where a job is kept, not what it is: with others the parent run in MLflow is still the same one.
+_NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")
+
+
+def run_job(config: JobConfig, *, storage: Path, console: Console) -> dict[str, Any]:
+    """Run what is not finished yet; returns the report. Raises a ValueError with one sentence for a user's mistake."""
+    preflight.check_data(config.data)
+    uri = preflight.tracking_address(config, storage=storage)
+    folder = make_run_folder(storage, name=config.name)
+    preflight.check_tracking(uri)
+    with run_lock(folder), ExitStack() as stack:
+        tracker = _open_tracking(config, uri=uri, storage=storage, folder=folder, console=console)
+        with _closing_parent(tracker):
+            services = Services(launch=config.launch, tracker=tracker, stack=stack)
+            job = _Job(config, folder=folder, services=services, console=console)
+            for step in STEPS:
+                job.finish(step)
+            report = make_report(job.finished, name=config.name)
+            write_report(report, folder=folder)
+            log_report(tracker, report, folder=folder)
+        print_report(report, console=console, folder=folder, tracking_uri=uri)
+    return report
+
+
+def _open_tracking(config: JobConfig, *, uri: str, storage: Path, folder: Path, console: Console) -> Tracker:
+    settings = as_settings(config)
+    key = digest_json({name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_JOB})
+    tracker = open_tracker(config.tracking, uri=uri, storage=storage, run_folder=folder, key=key, console=console)
+    own = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_JOB}
+    tracker.open_parent(name=config.name, settings=flat_settings(own), text=describe_settings(settings))
+    return tracker
+
+
+@dataclass
+class _Job:
+    """The steps finished so far, and how the next one is finished."""
+
+    config: JobConfig
+    folder: Path
+    services: Services
+    console: Console
+    finished: dict[str, FinishedStep] = field(default_factory=dict)
+    _models_checked: bool = False
+
+    def finish(self, step: Step) -> None:
+        """Re-use the step or run it; either way MLflow has it afterwards."""
+        key = step_key(step, config=self.config, inputs=self.finished)
+        found, fault = find_finished(step, run_folder=self.folder, key=key, depth=self.config.verify_outputs)
+        registered = step.name != "register" or found is None
+        if not (registered or is_registered(self.services.tracker, found.record.summary)):
+            found, fault = None, "the registry no longer has the version"
+        if fault:
+            self.console.print(f"{step.title}: made again, because {fault}", soft_wrap=True)
+        if found is not None:
+            self.console.print(f"{step.title}: re-used (took {found.record.seconds:.1f} s when it was made)")
+            self._log_reused(step, key=key, found=found)
+        else:
+            found = self._run(step, key=key)
+            self.console.print(f"{step.title}: done in {found.record.seconds:.1f} s")
+        self.finished[step.name] = found
+
+    def _run(self, step: Step, *, key: str) -> FinishedStep:
+        if not self._models_checked:
+            preflight.check_models(self.config)
+            self._models_checked = True
+        tracker = self.services.tracker
+        with self._child(step, key=key) as run_id, step_progress(step.title, console=self.console) as progress:
+            self.services.run_id = run_id
+            folder = step_folder(self.folder, step=step.name, key=key)
+            context = StepContext(self.config, folder, self.finished, progress, self.services)
+            done = run_step(step, context=context, key=key)
+            log_step(tracker, run_id, done)
+        tracker.mark_complete(run_id)
+        return done
+
+    def _log_reused(self, step: Step, *, key: str, found: FinishedStep) -> None:
+        """Nothing, unless an outage or a new parent run left MLflow without this step."""
+        tracker = self.services.tracker
+        if tracker.has_complete(key):
+            return
+        with self._child(step, key=key) as run_id:
+            tracker.tag_reused(run_id, key=key)
+            log_step(tracker, run_id, found)
+        tracker.mark_complete(run_id)
+
+    @contextmanager
+    def _child(self, step: Step, *, key: str) -> Iterator[str]:
+        tracker = self.services.tracker
+        run_id = tracker.open_child(step.name, key=key, settings=flat_settings(step.settings(self.config)))
+        with _closing(tracker, run_id):
+            yield run_id
+
+
+@contextmanager
+def _closing_parent(tracker: Tracker) -> Iterator[None]:
+    with _closing(tracker, tracker.parent_id):
+        yield
+
+
+@contextmanager
+def _closing(tracker: Tracker, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        tracker.close(run_id, status="FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    tracker.close(run_id, status="FINISHED")

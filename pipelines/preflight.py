@@ -1,0 +1,158 @@
+"""Checks that cost nothing, made before anything is started: files exist, MLflow answers, models fit together."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipelines.config import ConfigError, DataConfig, JobConfig
+from pipelines.step_settings import image_folders, official_files
+
+_SECONDS_FOR_AN_ANSWER = 5.0
+_SQLITE_MAGIC = b"SQLite format 3\0"
+
+
+def check_data(data: DataConfig) -> None:
+    """Every official file and image folder exists; the toy world brings its own.
+
+    Raises:
+        ConfigError: naming the setting and the path.
+    """
+    if data.root is None:
+        return
+    root = Path(data.root)
+    if not root.is_dir():
+        raise ConfigError(f"data.root: no folder {root.absolute()}{_ray_job_note(root)}")
+    for setting, path in official_files(data).items():
+        if not (root / path).is_file():
+            raise ConfigError(f"{setting}: no file {root.absolute() / path}; put it there or correct the setting")
+    for setting, path in image_folders(data).items():
+        if not (root / path).is_dir():
+            raise ConfigError(f"{setting}: no folder {root.absolute() / path}; put the images there")
+
+
+def _ray_job_note(path: Path) -> str:
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not path.is_absolute():
+        return "; inside a Ray job the working directory is a copy, so give an absolute path"
+    return "; put the official files there or set data.root"
+
+
+def tracking_address(config: JobConfig, *, storage: Path) -> str:
+    """Where MLflow is: tracking.uri, else $MLFLOW_TRACKING_URI, else a database in the storage folder."""
+    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
+
+
+def check_tracking(uri: str) -> None:
+    """A server answers, a database file is one, a folder is refused (MLflow no longer writes to folders).
+
+    Raises:
+        ConfigError: naming the address.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    elif scheme == "sqlite":
+        _check_database(Path(uri.removeprefix("sqlite:///")), uri=uri)
+    elif scheme in ("", "file"):
+        raise ConfigError(
+            f"tracking.uri {uri!r} is a folder; MLflow needs sqlite:///<file>.db or http://<server>:<port>"
+        )
+
+
+def _check_server(uri: str) -> None:
+    address = f"{uri.rstrip('/')}/health"
+    try:
+        with urllib.request.urlopen(address, timeout=_SECONDS_FOR_AN_ANSWER):
+            return
+    except urllib.error.HTTPError as error:
+        # A server behind a log-in answers 401 or 403: it is there, and MLflow's own client knows the password.
+        if error.code < 500 and error.code != 404:
+            return
+        reason = f"HTTP {error.code}"
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "reason", error))
+    raise ConfigError(
+        f"the MLflow server at {uri} does not answer ({reason}); start it, correct tracking.uri, "
+        "or leave tracking.uri out for a database in the storage folder"
+    )
+
+
+def _check_database(path: Path, *, uri: str) -> None:
+    if not path.parent.is_dir():
+        raise ConfigError(f"tracking.uri {uri!r}: no folder {path.parent}")
+    if path.is_file() and path.stat().st_size and path.open("rb").read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
+        raise ConfigError(f"tracking.uri {uri!r}: {path} is not an SQLite database; move it away or name another file")
+
+
+def check_models(config: JobConfig) -> dict[str, int]:
+    """Models, tokenizer, templates and batch sizes fit together; no weights are read. Returns trainable counts.
+
+    Raises:
+        ConfigError or the ValueError of the part that does not fit, naming the settings.
+    """
+    from memvp_train.config import check_batch_split
+    from memvp_train.models import build_tokenizer
+
+    for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
+        _check_known(f"{name}.template", stage.template)
+        check_batch_split(stage, num_workers=config.launch.num_workers)
+    _check_features(config)
+    build_tokenizer(config.language)
+    return planned_parameters(config)
+
+
+def planned_parameters(config: JobConfig) -> dict[str, int]:
+    """Trainable parameters of each stage, counted on models without weights."""
+    from memvp_train.models import build_language_model, build_memvp_model
+
+    counts = {}
+    for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
+        language_model = build_language_model(config.language, meta=True)
+        model = build_memvp_model(language_model, memvp=config.memvp.to_dict(), lora=stage.lora, init_adapter=None)
+        counts[name] = model.num_trainable_parameters()
+    return counts
+
+
+def _check_known(setting: str, template: str) -> None:
+    from memvp_data.text import TEMPLATES
+
+    if template not in TEMPLATES:
+        raise ConfigError(f"{setting} must be one of {', '.join(TEMPLATES)}, got {template!r}")
+
+
+def _check_features(config: JobConfig) -> None:
+    """What the tower will give against what the memory takes, from the tower's config alone."""
+    from transformers import CLIPVisionConfig
+
+    from memvp_data.images import PREPROCESSING
+    from memvp_train.models import resolve_path
+
+    vision, memvp = config.vision, config.memvp
+    if vision.preprocessing not in PREPROCESSING:
+        known = ", ".join(PREPROCESSING)
+        raise ConfigError(f"vision.preprocessing must be one of {known}, got {vision.preprocessing!r}")
+    try:
+        tower = CLIPVisionConfig.from_pretrained(resolve_path(vision.path), **(vision.overrides or {}))
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"vision.path {vision.path!r} cannot be read ({reason}); give a folder or hub name"
+        ) from error
+    size = PREPROCESSING[vision.preprocessing].size
+    if size != tower.image_size:
+        raise ConfigError(
+            f"vision.preprocessing {vision.preprocessing!r} makes images of {size} pixels, "
+            f"the tower {vision.path!r} takes {tower.image_size}"
+        )
+    patches = (tower.image_size // tower.patch_size) ** 2
+    rows = {"patches": patches, "cls": 1, "all": patches + 1}[vision.tokens]
+    if memvp.vision_hidden_size != tower.hidden_size:
+        raise ConfigError(
+            f"memvp.vision_hidden_size is {memvp.vision_hidden_size}, the tower's are {tower.hidden_size} wide; "
+            f"set it to {tower.hidden_size}"
+        )
+    if memvp.num_slots < rows:
+        raise ConfigError(f"memvp.num_slots is {memvp.num_slots}, an image has {rows} features; set {rows} or more")

@@ -1,0 +1,44 @@
+"""What steps share while a job runs: MLflow, and one Ray session that starts when first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from memvp_train.config import LaunchConfig
+
+if TYPE_CHECKING:
+    from pipelines.tracking import Tracker
+
+
+@dataclass
+class Services:
+    """Held open by the job; `stack` closes the Ray session with it."""
+
+    launch: LaunchConfig
+    """how workers are started"""
+    tracker: Tracker
+    """MLflow"""
+    stack: ExitStack
+    """closed when the job ends"""
+    run_id: str = ""
+    """MLflow run of the step at work; "" when MLflow is away"""
+    _ray_is_up: bool = field(default=False)
+
+    def start_ray(self) -> None:
+        """Connect to the cluster or start a local one, once; steps without workers never pay for it."""
+        if self._ray_is_up or self.launch.num_workers == 0:
+            return
+        from memvp_train.launch import ray_session
+
+        self.stack.enter_context(ray_session(self.launch))
+        self._ray_is_up = True
+
+    def map_shards(self) -> Callable[..., Any]:
+        """The function that spreads work over shards."""
+        from memvp_train.launch import map_shards
+
+        self.start_ray()
+        return map_shards

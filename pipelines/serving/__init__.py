@@ -1,0 +1,1 @@
+"""Models as MLflow stores and serves them."""

@@ -1,0 +1,112 @@
+"""Reads a recipe (YAML) and dotted overrides into a JobConfig; every mistake becomes one sentence (ConfigError)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from pipelines.config import ConfigError, JobConfig
+from pipelines.setting_names import SettingNames, describe_type
+
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_GOT = re.compile(r"(?:Got value|Given value): (.*)")
+_OWN_OPTIONS = {"config", "help", "print_config"}
+
+
+def read_job(arguments: Sequence[str]) -> JobConfig:
+    """Command line -> JobConfig.
+
+    Args:
+        arguments: `--config recipe.yaml` and `--group.setting=value` overrides, later ones win.
+
+    Raises:
+        ConfigError: one sentence that names the setting (or file) and what would work.
+    """
+    names = SettingNames(JobConfig)
+    _check_names(arguments, names=names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parser = _parser()
+        try:
+            return JobConfig(**vars(parser.instantiate(parser.parse_args(list(arguments)))))
+        except argparse.ArgumentError as error:
+            raise ConfigError(_sentence(str(error.message), names=names)) from error
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="instruct_tune.py",
+        description="Raw images to an evaluated, registered adapter.",
+        exit_on_error=False,
+        default_env=False,
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="recipe (YAML)")
+    parser.add_class_arguments(JobConfig)
+    return parser
+
+
+def _check_names(arguments: Sequence[str], *, names: SettingNames) -> None:
+    recipes: list[str] = []
+    takes_value = False
+    for position, argument in enumerate(arguments):
+        name, has_value, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("-"):
+            if not takes_value:
+                raise ConfigError(f"unexpected argument {argument!r}; settings are written --group.setting=value")
+            takes_value = False
+            continue
+        takes_value = not has_value
+        if name == "config":
+            recipes.append(value if has_value else "".join(arguments[position + 1 : position + 2]))
+        elif name not in _OWN_OPTIONS and argument != "-h":
+            names.check(name, where="command line")
+    if not recipes and not {"--help", "-h"} & set(arguments):
+        raise ConfigError("no recipe given; pass --config pipelines/recipes/<run>.yaml")
+    for recipe in recipes:
+        _check_recipe(Path(recipe), names=names)
+
+
+def _check_recipe(path: Path, *, names: SettingNames) -> None:
+    if not path.is_file():
+        near = sorted(str(other) for other in Path(__file__).parent.joinpath("recipes").glob("*.yaml"))
+        raise ConfigError(f"recipe not found: {path}; shipped recipes: {', '.join(near)}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"recipe {path} must hold settings (name: value), got {type(tree).__name__}")
+    names.check_tree(tree, where=str(path))
+
+
+def _sentence(message: str, *, names: SettingNames) -> str:
+    """The parser's report, which may run over ten lines, as one sentence that names the dotted setting."""
+    keys = _KEY.findall(message)
+    if not keys:
+        return _missing(message)
+    name = names.longest(keys)
+    got = _GOT.findall(message)
+    hint = names.types.get(name)
+    if hint is None or not got or "Expected" not in message:
+        return f"setting '{name}': {' '.join(message.split())}"
+    value = got[-1].strip() if len(keys) == 1 else got[0].strip()
+    return f"setting '{name}' expects {describe_type(hint)}, got {value}"
+
+
+def _missing(message: str) -> str:
+    required = re.search(r"arguments are required: (.*)", message)
+    if required:
+        return f"the recipe lacks the setting {required.group(1)}"
+    return " ".join(message.split())
+
+
+def describe_settings(config: Any) -> str:
+    """The resolved settings as YAML text; the file that travels with a run."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

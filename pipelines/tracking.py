@@ -1,0 +1,308 @@
+"""The only file that knows MLflow: one parent run per job, a child run per step, all of it safe to send again.
+
+What is on disk is the truth; MLflow is a copy. So a server that goes away in the middle costs a warning, never the job,
+and the same command later sends what is missing: runs are found again by id, points already there are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from rich.console import Console
+
+from memvp_train.metrics import Row
+from pipelines.config import TrackingConfig
+from pipelines.storage import read_json, write_json
+
+T = TypeVar("T")
+
+_ROWS_PER_CALL = 200
+_LONGEST_PARAM = 6000
+_LONGEST_DIGEST = 36
+# MLflow's own patience is 7 retries of up to 120 s: four minutes of silence for every call to a dead server.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+CHAMPION = "champion"
+
+
+class TrackingError(ValueError):
+    """MLflow refused what the job cannot do without (opening the run, registering the model)."""
+
+
+@dataclass
+class Tracker:
+    """The job's line to MLflow. Made by `open_tracker`."""
+
+    client: MlflowClient
+    """bound to the tracking address"""
+    uri: str
+    """tracking address"""
+    experiment_id: str
+    """experiment of all runs"""
+    ids_path: Path
+    """<run>/mlflow.json, the run ids of earlier submissions"""
+    run_key: str
+    """hash of the job's settings: the same job gets the same parent run"""
+    console: Console
+    """for the one warning"""
+    parent_id: str = ""
+    """run id of the parent"""
+    offline: bool = False
+    """a call failed; nothing more is sent in this submission"""
+    _logged_until: dict[str, int] = field(default_factory=dict)
+
+    def attempt(self, action: Callable[[], T]) -> T | None:
+        """Run a call that the job can do without; on failure warn once and go offline."""
+        if self.offline:
+            return None
+        try:
+            return action()
+        except (MlflowException, OSError) as error:
+            self.offline = True
+            self.console.print(
+                f"warning: MLflow at {self.uri} stopped answering ({_first_line(error)}); the job goes on, "
+                "run the same command again to send what is missing"
+            )
+            return None
+
+    def open_parent(self, *, name: str, settings: Mapping[str, Any], text: str) -> None:
+        """Re-open the job's parent run or create it; all settings become params, the YAML an artifact."""
+        self.parent_id = self._find_or_create(("runs", self.run_key), tags={"memvp.run_key": self.run_key}, name=name)
+        params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in settings.items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(self.parent_id, params=params[start : start + 100])
+        self.client.log_text(self.parent_id, text, "settings.yaml")
+        self.client.update_run(self.parent_id, status="RUNNING")
+
+    def open_child(self, step: str, *, key: str, settings: Mapping[str, Any]) -> str:
+        """The step's run below the parent: found again or created. Returns "" when offline."""
+
+        def action() -> str:
+            tags = {"mlflow.parentRunId": self.parent_id, "memvp.step": step, "memvp.step_key": key}
+            run_id = self._find_or_create(("children", f"{self.parent_id}/{key}"), tags=tags, name=step)
+            params = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in settings.items()]
+            for start in range(0, len(params), 100):
+                self.client.log_batch(run_id, params=params[start : start + 100])
+            return run_id
+
+        return self.attempt(action) or ""
+
+    def has_complete(self, key: str) -> bool:
+        """This parent has a child for the step key, and all of it was sent."""
+        ids = (read_json(self.ids_path) or {}).get(self.uri, {})
+        return ids.get("children", {}).get(f"{self.parent_id}/{key}") in ids.get("complete", {})
+
+    def mark_complete(self, run_id: str) -> None:
+        """Remember on disk that nothing of this run is missing in MLflow."""
+        if run_id and not self.offline:
+            self._remember(("complete", run_id), "sent")
+
+    def tag_reused(self, run_id: str, *, key: str) -> None:
+        """Point from a re-used step's run to the run that made it."""
+        children = (read_json(self.ids_path) or {}).get(self.uri, {}).get("children", {})
+        makers = [child for place, child in children.items() if place.endswith(f"/{key}") and child != run_id]
+        if makers:
+            self.tag(run_id, {"memvp.reused_from": makers[0]})
+
+    def close(self, run_id: str, *, status: str) -> None:
+        """End a run: FINISHED, FAILED or KILLED."""
+        if run_id:
+            self.attempt(lambda: self.client.set_terminated(run_id, status=status))
+
+    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Record what a step read, by the SHA-256 of its manifest."""
+        entity = Dataset(
+            name=name,
+            digest=digest[:_LONGEST_DIGEST],
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(dict(profile)),
+        )
+        tags = [InputTag("mlflow.data.context", "training")]
+        self._for_run(run_id, lambda: self.client.log_inputs(run_id, datasets=[DatasetInput(entity, tags=tags)]))
+
+    def log_curves(self, run_id: str, rows: Iterable[Row]) -> None:
+        """Send the rows of a curve that MLflow does not have yet; rows may come again after a resume."""
+
+        def action() -> None:
+            known = self._last_step(run_id)
+            fresh = [row for row in rows if row["step"] > known]
+            now = int(time.time() * 1000)
+            for start in range(0, len(fresh), _ROWS_PER_CALL):
+                part = fresh[start : start + _ROWS_PER_CALL]
+                metrics = [
+                    Metric(name, row[name], now, int(row["step"])) for row in part for name in row if name != "step"
+                ]
+                self.client.log_batch(run_id, metrics=metrics)
+                self._logged_until[run_id] = int(part[-1]["step"])
+
+        self._for_run(run_id, action)
+
+    def log_numbers(self, run_id: str, numbers: Mapping[str, float]) -> None:
+        """Single figures of a step (accuracies, seconds)."""
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, 0) for name, value in numbers.items()]
+        self._for_run(run_id, lambda: self.client.log_batch(run_id, metrics=metrics))
+
+    def log_table(self, run_id: str, *, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """A table for the UI's evaluation view; sent once per run."""
+
+        def action() -> None:
+            if name not in {item.path for item in self.client.list_artifacts(run_id)}:
+                self.client.log_table(run_id, data=dict(columns), artifact_file=name)
+
+        self._for_run(run_id, action)
+
+    def log_file(self, run_id: str, path: Path, *, folder: str | None = None) -> None:
+        """A picture or report as artifact."""
+        self._for_run(run_id, lambda: self.client.log_artifact(run_id, str(path), folder))
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        entries = [RunTag(name, value) for name, value in tags.items()]
+        self._for_run(run_id, lambda: self.client.log_batch(run_id, tags=entries))
+
+    def _for_run(self, run_id: str, action: Callable[[], None]) -> None:
+        if run_id:
+            self.attempt(action)
+
+    def _last_step(self, run_id: str) -> int:
+        if run_id not in self._logged_until:
+            history = self.client.get_metric_history(run_id, "loss")
+            self._logged_until[run_id] = max((point.step for point in history), default=-1)
+        return self._logged_until[run_id]
+
+    def _find_or_create(self, place: tuple[str, str], *, tags: dict[str, str], name: str) -> str:
+        """By the id on disk, else by our tags (killed between creating and writing the id), else a new run."""
+        ids = read_json(self.ids_path) or {}
+        group, key = place
+        run_id = ids.get(self.uri, {}).get(group, {}).get(key) or self._search(tags)
+        if run_id is None or not self._alive(run_id):
+            run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
+        self._remember(place, run_id)
+        return run_id
+
+    def _remember(self, place: tuple[str, str], value: str) -> None:
+        ids = read_json(self.ids_path) or {}
+        group, key = place
+        ids.setdefault(self.uri, {}).setdefault(group, {})[key] = value
+        write_json(self.ids_path, ids)
+
+    def _alive(self, run_id: str) -> bool:
+        try:
+            return self.client.get_run(run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    def _search(self, tags: Mapping[str, str]) -> str | None:
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        found = self.client.search_runs([self.experiment_id], wanted, max_results=1)
+        return found[0].info.run_id if found else None
+
+
+def open_tracker(
+    config: TrackingConfig, *, uri: str, storage: Path, run_folder: Path, key: str, console: Console
+) -> Tracker:
+    """Connect and find or create the experiment.
+
+    Raises:
+        TrackingError: the address does not work.
+    """
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    try:
+        client = MlflowClient(uri, uri)
+        found = client.get_experiment_by_name(config.experiment)
+        artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
+        experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts)
+    except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
+        raise TrackingError(f"cannot open MLflow at {uri} ({_first_line(error)}); set tracking.uri") from error
+    return Tracker(client, uri, experiment, run_folder / "mlflow.json", key, console)
+
+
+def register_model(
+    tracker: Tracker,
+    run_id: str,
+    *,
+    name: str,
+    model_file: Path,
+    artifacts: Mapping[str, Path],
+    requirements: Sequence[str],
+    metadata: Mapping[str, str],
+) -> dict[str, str]:
+    """Log the models-from-code file with its artifacts, register it and give the new version the alias champion.
+
+    Returns {"name", "version", "uri", "run_id"}. A version this run already registered is used again.
+
+    Raises:
+        TrackingError: the registry does not answer.
+    """
+    try:
+        version = _registered_version(tracker, run_id, name=name)
+        if version is None:
+            version = _log_model(tracker, run_id, name, model_file, artifacts, requirements, metadata)
+        tracker.client.set_registered_model_alias(name, CHAMPION, version)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"cannot register the model at {tracker.uri} ({_first_line(error)}); what was trained is kept, "
+            "run the same command again when MLflow answers"
+        ) from error
+    return {"name": name, "version": version, "uri": f"models:/{name}@{CHAMPION}", "run_id": run_id}
+
+
+def is_registered(tracker: Tracker, registered: Mapping[str, str]) -> bool:
+    """The registry still has this version; True when offline (nothing can be said, nothing should be redone)."""
+    try:
+        return tracker.client.get_model_version(registered["name"], registered["version"]).status == "READY"
+    except MlflowException as error:
+        return error.error_code != "RESOURCE_DOES_NOT_EXIST"
+
+
+def _registered_version(tracker: Tracker, run_id: str, *, name: str) -> str | None:
+    found = tracker.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    ready = [str(version.version) for version in found if version.status == "READY"]
+    return ready[0] if ready else None
+
+
+def _log_model(
+    tracker: Tracker,
+    run_id: str,
+    name: str,
+    model_file: Path,
+    artifacts: Mapping[str, Path],
+    requirements: Sequence[str],
+    metadata: Mapping[str, str],
+) -> str:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    inputs = Schema([ColSpec(AnyType(), "image"), ColSpec("string", "question")])
+    mlflow.set_tracking_uri(tracker.uri)
+    mlflow.set_registry_uri(tracker.uri)
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(model_file),
+            artifacts={key: str(path) for key, path in artifacts.items()},
+            pip_requirements=list(requirements),
+            signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec("string", "answer")])),
+            metadata=dict(metadata),
+            registered_model_name=name,
+        )
+    return str(info.registered_model_version)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
