@@ -40,7 +40,7 @@ class Preprocessing:
     size: int
     """Side of the result in pixels."""
     resize: Literal["squash", "crop", "pad"]
-    """squash: ignore the aspect ratio; crop: shorter side to `size`, keep the centre; pad: to a mean-coloured square."""
+    """squash: ignore the aspect; crop: shorter side to `size`, keep the centre; pad: to a mean-coloured square."""
     mean: tuple[float, float, float]
     """Subtracted from values in [0, 1], per channel."""
     std: tuple[float, float, float]

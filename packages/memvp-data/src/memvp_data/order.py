@@ -1,7 +1,7 @@
 """Which samples a training step sees: a pure function of (seed, step, batch size, number of samples).
 
-Nothing else is needed to resume, on any number of workers. The shuffle sorts by a hash written out below instead of using
-a random generator of NumPy, whose streams may change between versions.
+Nothing else is needed to resume, on any number of workers. The shuffle sorts by a hash written out below instead of
+using a random generator of NumPy, whose streams may change between versions.
 """
 
 from functools import lru_cache
@@ -22,7 +22,7 @@ def sample_order(*, seed: int, epoch: int, num_samples: int) -> NDArray[np.int64
 
 
 def global_batch(*, seed: int, step: int, batch_size: int, num_samples: int) -> NDArray[np.int64]:
-    """Sample indices (batch_size,) of one global step, counted from 0. Epochs are joined end to end, nothing is dropped."""
+    """Sample indices (batch_size,) of a global step, counted from 0. Epochs are joined end to end."""
     if batch_size < 1 or step < 0:
         raise ValueError(f"batch_size must be positive and step not negative, got {batch_size} and {step}")
     position, end = step * batch_size, (step + 1) * batch_size

@@ -1,4 +1,4 @@
-"""Random access into a folder of shards through its index. No byte of a sample is handed out before its hash is checked."""
+"""Random access into a folder of shards through its index. No byte is handed out before its hash is checked."""
 
 import hashlib
 from collections.abc import Iterator

@@ -146,7 +146,7 @@ def write_samples(path: Path | str, samples: Iterable[Sample]) -> int:
 
 
 def read_samples(path: Path | str) -> Iterator[Sample]:
-    """Stream the samples of a table in their order. Raises `SampleError` before the first sample if it is no such table."""
+    """Stream the samples of a table in their order. Raises `SampleError` at once if it is no such table."""
     path = Path(path)
     if not path.is_file():
         raise SampleError(f"samples table {path} does not exist; write it with memvp_data.samples.write_samples")

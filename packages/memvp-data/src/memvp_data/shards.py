@@ -8,7 +8,6 @@ looks shorter.
 import hashlib
 import io
 import json
-import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -55,8 +54,8 @@ SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "safetensors", "json", "txt"
 def write_shard(path: Path | str, records: Iterable[Record]) -> tuple[ShardEntry, list[IndexRow]]:
     """Write one tar of (key, {suffix: bytes}) records and say where everything lies.
 
-    Keys must come in ascending order, so that equal content gives equal bytes whoever collected it. Nothing of the final
-    name exists until all is written and synced.
+    Keys must come in ascending order, so that equal content gives equal bytes whoever collected it. Nothing of the
+    final name exists until all is written and synced.
     """
     path = Path(path)
     if not SHARD_NAME.fullmatch(path.name):

@@ -1,7 +1,7 @@
 """Conversations to token ids and labels.
 
-A round is tokenised on its own, and its prompt ("USER: ... ASSISTANT:") apart from its answer, so the border between them
-falls exactly between two tokens, and the prompt at inference is token for token what training saw before the answer.
+A round is tokenised on its own, and its prompt ("USER: ... ASSISTANT:") apart from its answer, so the border between
+them falls exactly between two tokens, and the prompt at inference is token for token what training saw there.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ TEMPLATES: dict[str, Template] = {
         assistant=" {text}",
         ends_with_eos=True,
     ),
-    "toyworld": Template(system="", user="Q {text} A", assistant=" {text}", ends_with_eos=True, between=" "),
+    "toyworld": Template(system="", user="USER {text} ASSISTANT", assistant=" {text}", ends_with_eos=True, between=" "),
 }
 
 

@@ -1,0 +1,48 @@
+"""Small tokenizers that the data tests share; built in memory, nothing is downloaded."""
+
+import pytest
+from hypothesis import settings
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+# A deadline per example measures how busy the machine is.
+settings.register_profile("data", deadline=None, max_examples=60)
+settings.load_profile("data")
+
+WORDS = "Q A what colour is it red blue a dog car describe the picture : ?".split()
+CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n"]
+
+
+def _fast(vocabulary: dict[str, int], *, split: pre_tokenizers.PreTokenizer) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = split
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def _vocabulary(entries: list[str]) -> dict[str, int]:
+    return {entry: place for place, entry in enumerate(["<pad>", "<s>", "</s>", "<unk>", *entries])}
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word, as the toy world's."""
+    return _fast(_vocabulary(WORDS), split=pre_tokenizers.WhitespaceSplit())
+
+
+@pytest.fixture(scope="session")
+def character_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per ASCII character: tokens spell out the exact string."""
+    return _fast(_vocabulary(CHARACTERS), split=pre_tokenizers.Split(Regex("[\\s\\S]"), behavior="isolated"))
+
+
+@pytest.fixture(scope="session")
+def merging_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte pairs that reach over spaces: "A" followed by " r" is one token, so a naive split moves the border."""
+    vocabulary = _vocabulary([*CHARACTERS, "A ", "A r", ": "])
+    merges = [("A", " "), ("A ", "r"), (":", " ")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )

@@ -1,0 +1,116 @@
+"""The streaming readers agree with the json module, stay small, and say where a file is broken."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memvp_data.datasets import json_files
+from memvp_data.datasets.json_files import DatasetError, read_json_array, read_json_lines
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+RECORDS = st.lists(st.dictionaries(st.text(), VALUES, max_size=4), max_size=6)
+
+
+@settings(max_examples=60)
+@given(records=RECORDS, chunk=st.integers(1, 40), indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+def test_an_array_reads_as_with_json_load_for_any_chunk_size(
+    tmp_path_factory: pytest.TempPathFactory, records: list, chunk: int, indent: int | None, ascii_only: bool
+) -> None:
+    path = tmp_path_factory.mktemp("array") / "a.json"
+    try:
+        path.write_text(json.dumps(records, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
+    except UnicodeEncodeError:
+        return  # a lone surrogate cannot be written unescaped
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_files, "_CHUNK", chunk)
+        assert list(read_json_array(path)) == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_large_array_is_never_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    record = json.dumps({"id": "x", "text": "y" * 1000})
+    path.write_text("[" + ",\n".join([record] * 20_000) + "]")
+    tracemalloc.start()
+    count = sum(1 for _ in read_json_array(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 20_000
+    assert peak < path.stat().st_size / 2  # the file has 20 MB; text in memory is a few chunks of 1 MB
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"a": 1},\n {"a": }]', r"line 2, column 8: .*Expecting value"),
+        ('[{"a": 1}\n {"a": 2}]', r"line 2, column 2: .*expected ']', found '{'"),
+        ('[{"a": 1},\n 7]', r"line 2, column 2: .*expected a record '{', found '7'"),
+        ('[{"a": 1},\n', r"line 2, column 1: .*found ''"),
+        ('[{"a": 1}', r"line 1, column 10: .*expected ']', found the end of the file"),
+        ('[{"a": "cut', r"line 1, column 8: .*Unterminated string"),
+        ('[{"a": 1}] x', r"line 1, column 12: .*expected the end of the file, found 'x'"),
+        ('{"a": 1}', r"line 1, column 1: .*expected '\[', found '{'"),
+        ("", r"line 1, column 1: .*expected '\[', found the end of the file"),
+        ('[{"a":' + "[" * 200_000, "line 1"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [5, 1 << 20])
+def test_a_broken_array_is_named_with_line_and_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str, chunk: int
+) -> None:
+    monkeypatch.setattr(json_files, "_CHUNK", chunk)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"a\.json, " + message) as caught:
+        list(read_json_array(tmp_path / "a.json"))
+    assert "\n" not in str(caught.value)
+
+
+def test_records_before_the_fault_are_delivered(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"a": 1}, {"a": 2}, {')
+    reader = read_json_array(tmp_path / "a.json")
+    assert [next(reader), next(reader)] == [{"a": 1}, {"a": 2}]
+    with pytest.raises(DatasetError):
+        next(reader)
+
+
+def test_a_record_without_end_is_not_read_to_the_end_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_files, "_CHUNK", 10)
+    monkeypatch.setattr(json_files, "_MAX_RECORD", 100)
+    (tmp_path / "a.json").write_text('[{"a": "' + "x" * 100_000)
+    reader = read_json_array(tmp_path / "a.json")
+    with pytest.raises(DatasetError, match="Unterminated"):
+        next(reader)
+
+
+def test_lines_are_numbered_and_blank_ones_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n\n{"a": 2}')
+    assert list(read_json_lines(tmp_path / "a.jsonl")) == [(1, {"a": 1}), (3, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": ', r"a\.jsonl, line 2: not a JSON object"),
+        (b"[1]\n", r"a\.jsonl, line 1: expected a JSON object, got list"),
+        (b"\xff\xfe", r"a\.jsonl is not UTF-8 text"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(DatasetError, match=message):
+        list(read_json_lines(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize("read", [read_json_array, read_json_lines])
+def test_a_missing_file_is_named(tmp_path: Path, read) -> None:
+    with pytest.raises(DatasetError, match=r"nothing\.json does not exist; download it"):
+        list(read(tmp_path / "nothing.json"))

@@ -1,0 +1,190 @@
+"""Images are refused by their header or decoded whole; preprocessing equals the towers' own, pixel for pixel."""
+
+import os
+import struct
+import time
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from memvp_data import images
+from memvp_data.images import PREPROCESSING, ImageError, image_records, load_image, preprocess
+
+
+def picture(width: int, height: int, *, mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(width * 1000 + height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(noise).convert(mode)
+
+
+def encoded(image: Image.Image, *, kind: str = "PNG") -> bytes:
+    file = BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header promises any size, with hardly any pixels behind it."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_each_format_decodes_to_rgb_whatever_its_name_says(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.gif"
+    path.write_bytes(encoded(picture(20, 10), kind=kind))
+    from_file, from_bytes = load_image(path, name="a"), load_image(path.read_bytes(), name="a")
+    assert from_file.mode == "RGB"
+    assert from_file.size == (20, 10)
+    assert np.array_equal(np.asarray(from_file), np.asarray(from_bytes))
+    assert np.array_equal(np.asarray(from_file), np.asarray(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA"])
+def test_every_colour_mode_becomes_rgb(mode: str) -> None:
+    assert load_image(encoded(picture(8, 8, mode=mode)), name="a").mode == "RGB"
+
+
+def test_a_jpeg_with_previews_is_a_jpeg(tmp_path: Path) -> None:
+    file = BytesIO()
+    picture(16, 16).save(file, "MPO", save_all=True, append_images=[picture(8, 8)])
+    (tmp_path / "a.jpg").write_bytes(file.getvalue())
+    (record,) = image_records(["a_djpg"], image_root=tmp_path)
+    assert list(record[1]) == ["jpg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (png_of_size(30_000, 30_000), r"too large .*900000000 pixels"),
+        (png_of_size(9_000, 9_000), r"9000 x 9000, more than 50,000,000 pixels"),
+        (png_of_size(1, 40_000_000), r"1 x 40000000; one side may be 100 times the other"),
+        (b"this is no image", "not a readable JPEG, PNG or WebP"),
+        (b"", "not a readable JPEG, PNG or WebP"),
+        (encoded(picture(9, 9), kind="GIF"), "not a readable JPEG, PNG or WebP"),
+        (encoded(picture(9, 9), kind="TIFF"), "not a readable JPEG, PNG or WebP"),
+        (png_of_size(50, 50), "damaged or truncated"),
+    ],
+    ids=["30,000 px", "81 megapixels", "a line", "text", "empty", "gif", "tiff", "pixels missing"],
+)
+def test_a_bad_image_is_named_without_decoding_it(data: bytes, message: str, recwarn: pytest.WarningsRecorder) -> None:
+    started = time.perf_counter()
+    with pytest.raises(ImageError, match=message) as caught:
+        load_image(data, name="train/x.jpg")
+    assert time.perf_counter() - started < 1  # decoding 900 megapixels takes many seconds and gigabytes
+    assert "'train/x.jpg'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_image_cut_anywhere_is_refused(kind: str) -> None:
+    data = encoded(picture(64, 64), kind=kind)
+    # The last bytes of a file may be markers that no pixel needs.
+    for length in range(0, int(len(data) * 0.95), len(data) // 40):
+        with pytest.raises(ImageError, match=r"'x'"):
+            load_image(data[:length], name="x")
+
+
+def test_a_missing_or_oversized_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match=r"no file .*none\.jpg"):
+        load_image(tmp_path / "none.jpg", name="none.jpg")
+    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    with pytest.raises(ImageError, match="has 11 bytes, more than the 10 allowed"):
+        load_image(bytes(11), name="big")
+
+
+def test_damaged_files_never_raise_anything_but_an_image_error() -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "WEBP"):
+        data = np.frombuffer(encoded(picture(24, 24), kind=kind), np.uint8)
+        for _ in range(100):
+            broken = data.copy()
+            broken[rng.integers(0, len(data), 5)] = rng.integers(0, 256, 5)
+            try:
+                load_image(broken.tobytes(), name="x")
+            except ImageError:
+                continue
+
+
+@pytest.mark.parametrize("size", [(224, 224), (301, 200), (200, 301), (640, 481), (50, 90), (223, 225)])
+def test_crop_equals_the_clip_processor(size: tuple[int, int]) -> None:
+    image = picture(*size)
+    expected = CLIPImageProcessorPil()(image, return_tensors="np")["pixel_values"][0]
+    # Both work in float32; 1 / 255 is multiplied there and divided here.
+    np.testing.assert_allclose(preprocess(image, preprocessing="clip_224"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(30, 20), (20, 31), (25, 25), (400, 333)])
+def test_padding_puts_the_image_in_the_middle_of_a_square_of_the_mean_colour(size: tuple[int, int]) -> None:
+    image = picture(*size)
+    side = max(size)
+    square = np.empty((side, side, 3), np.uint8)
+    square[:] = (122, 116, 104)  # LLaVA's int(255 * mean)
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
+    square[top : top + size[1], left : left + size[0]] = np.asarray(image)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    expected = processor(Image.fromarray(square), return_tensors="np")["pixel_values"][0]
+    np.testing.assert_allclose(preprocess(image, preprocessing="clip_336_pad"), expected, atol=1e-5)
+
+
+def test_padding_a_long_image_does_not_build_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = preprocess(picture(300, 30), preprocessing="clip_336_pad")
+    monkeypatch.setattr(images, "MAX_PIXELS", 200 * 200)
+    created = []
+    new = Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size, *rest: created.append(size) or new(mode, size, *rest))
+    bounded = preprocess(picture(300, 30), preprocessing="clip_336_pad")
+    assert created == [(200, 200)]
+    # The grey border is the same but for the rows where the image begins.
+    assert np.abs(whole - bounded)[:, :140].max() < 1e-6
+
+
+def test_squash_uses_every_pixel_once() -> None:
+    image = picture(96, 96)
+    expected = (np.asarray(image).transpose(2, 0, 1) / 255 - 0.5) / 0.5
+    np.testing.assert_allclose(preprocess(image, preprocessing="toyworld_96"), expected, atol=1e-6)
+    resized = image.resize((224, 224), Image.Resampling.BICUBIC)
+    settings = PREPROCESSING["imagenet_squash_224"]
+    expected = (np.asarray(resized) / 255 - settings.mean) / settings.std
+    np.testing.assert_allclose(preprocess(image, preprocessing="imagenet_squash_224").transpose(1, 2, 0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PREPROCESSING)
+def test_a_plain_image_stays_plain(name: str) -> None:
+    settings = PREPROCESSING[name]
+    colour = tuple(int(255 * value) for value in settings.mean)
+    result = preprocess(Image.new("RGB", (70, 40), colour), preprocessing=name)
+    expected = (np.array(colour) / 255 - settings.mean) / settings.std
+    np.testing.assert_allclose(result, np.broadcast_to(expected[:, None, None], result.shape), atol=1e-5)
+
+
+def test_an_unknown_preprocessing_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown preprocessing 'clip'; known: clip_224, "):
+        preprocess(picture(4, 4), preprocessing="clip")
+
+
+def test_image_records_keep_the_bytes_and_name_the_true_format(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.jpg").write_bytes(encoded(picture(5, 5), kind="PNG"))
+    assert list(image_records(["a_sx_djpg"], image_root=tmp_path)) == [
+        ("a_sx_djpg", {"png": (tmp_path / "a/x.jpg").read_bytes()})
+    ]
+    (tmp_path / "a/x.jpg").write_text("text")
+    with pytest.raises(ImageError, match=r"'a/x\.jpg' is not a readable"):
+        list(image_records(["a_sx_djpg"], image_root=tmp_path))
+
+
+def test_no_folder_is_left_through_an_id(tmp_path: Path) -> None:
+    os.makedirs(tmp_path / "inside")
+    (tmp_path / "secret.png").write_bytes(encoded(picture(5, 5)))
+    with pytest.raises(ValueError, match="could leave its folder"):
+        list(image_records(["_d_d_ssecret_dpng"], image_root=tmp_path / "inside"))
