@@ -8,6 +8,7 @@ a sequence of the batch, or a single token when the index changes inside a seque
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -97,7 +98,8 @@ def arrange(image_index: Int[Tensor, "B"] | Int[Tensor, "B T"], *, device: torch
     index = image_index.cpu()
     if index.ndim == 2 and bool((index == index[:, :1]).all()):
         index = index[:, 0]
-    units_of = _units_of(index.flatten().tolist())
+    units: Any = index.flatten()
+    units_of = _units_of(units.tolist())
     # Python's sort is stable: entries of one size stay in the order in which the batch met them.
     entries = tuple(sorted(units_of, key=lambda entry: len(units_of[entry])))
     order = torch.tensor([unit for entry in entries for unit in units_of[entry]])

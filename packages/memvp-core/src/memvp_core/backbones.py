@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -51,7 +52,7 @@ def find_ffns(model: nn.Module, *, model_type: str) -> tuple[Backbone, list[FfnS
         )
     pattern = re.compile(r"(?:.*\.)?" + re.escape(backbone.ffn).replace(r"\*", r"(\d+)"))
     sites: list[FfnSite] = []
-    for path, module in model.named_modules():
+    for path, module in _named_modules(model).items():
         match = pattern.fullmatch(path)
         if match and hasattr(module, backbone.activation):
             sites.append(FfnSite(int(match.group(1)), path, module))
@@ -71,9 +72,15 @@ def choose_layers(sites: list[FfnSite], *, layers: tuple[int, ...] | None) -> li
 
 
 def _ffn_like_paths(model: nn.Module) -> str:
-    paths = {re.sub(r"\.\d+\.", ".*.", path) for path, _ in model.named_modules() if _looks_like_ffn(path)}
+    paths = {re.sub(r"\.\d+\.", ".*.", path) for path in _named_modules(model) if _looks_like_ffn(path)}
     return ", ".join(sorted(paths)[:8]) or "none"
 
 
 def _looks_like_ffn(path: str) -> bool:
     return _FFN_NAMES.fullmatch(path.rsplit(".", 1)[-1]) is not None
+
+
+def _named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    # torch leaves the items partly untyped.
+    untyped: Any = model
+    return dict(untyped.named_modules())

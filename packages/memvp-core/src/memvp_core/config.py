@@ -110,7 +110,10 @@ class MemVPConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = asdict(self)
+        for name in ("projector_hidden_sizes", "layers_to_transform"):
+            values[name] = None if values[name] is None else list(values[name])
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

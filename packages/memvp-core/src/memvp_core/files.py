@@ -5,11 +5,14 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+# safetensors leaves what it opens untyped.
+_open: Any = safe_open
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -44,9 +47,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}.")
     try:
-        # safetensors ships no types for what safe_open gives.
-        file: Any
-        with safe_open(str(path), framework="pt") as file:
+        with _open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a sound safetensors file: {error}.") from error
@@ -57,9 +58,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}.")
     try:
-        value = json.loads(Path(path).read_text())
+        value: Any = json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not sound JSON: {error}.") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__}, expected a JSON object.")
-    return value
+    return cast(dict[str, Any], value)

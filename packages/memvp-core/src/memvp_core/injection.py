@@ -6,7 +6,7 @@ as arguments of every checkpoint, and the slot is filled again around the second
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ class Slot:
         return getattr(self._local, "reading", None)
 
     @contextmanager
-    def bound(self, reading: Reading | None) -> Iterator[None]:
+    def bound(self, reading: Reading | None) -> Generator[None]:
         """Hold a reading for the length of a block."""
         before = self.reading
         self._local.reading = reading
@@ -101,7 +101,7 @@ class Injection:
         self._checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 
     @contextmanager
-    def reading(self, reading: Reading) -> Iterator[None]:
+    def reading(self, reading: Reading) -> Generator[None]:
         """Let the layers read during a block."""
         self._wrap_checkpoints()
         with self.slot.bound(reading):

@@ -1,6 +1,6 @@
 """Where in the image a word looked: the activations of the image's rows, layer by layer (the paper's Fig. 5)."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -50,7 +50,7 @@ def retrieval_map(
 
 
 @contextmanager
-def _ffn_inputs(model: MemVPModel) -> Iterator[list[Tensor]]:
+def _ffn_inputs(model: MemVPModel) -> Generator[list[Tensor]]:
     """Collects what each FFN with memory is given, in the order of the layers."""
     inputs: list[Tensor] = []
 

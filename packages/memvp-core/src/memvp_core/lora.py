@@ -1,7 +1,9 @@
+# PEFT is only partly typed.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 """LoRA on the language model, through PEFT: put it on, switch it off for a while, save and load it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ def inject_lora(language_model: nn.Module, config: Any) -> None:
 
 
 @contextmanager
-def lora_disabled(language_model: nn.Module) -> Iterator[None]:
+def lora_disabled(language_model: nn.Module) -> Generator[None]:
     """The language model without its LoRA, for a block; what was trainable stays so afterwards."""
     layers = _lora_layers(language_model)
     enabled = [layer for layer in layers if not layer.disable_adapters]

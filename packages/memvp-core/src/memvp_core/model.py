@@ -4,7 +4,7 @@ The usual way in is `get_memvp_model(language_model, config)`. Training calls th
 the projector runs inside `forward` where DDP and ZeRO expect it; inference encodes an image once and passes `memory`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -116,7 +116,7 @@ class MemVPModel(nn.Module):
         memory: VisualMemory | None = None,
         image_index: Tensor | None = None,
         is_generating: bool = False,
-    ) -> Iterator[Reading]:
+    ) -> Generator[Reading]:
         """Let the layers read images while the language model itself is called in a block (`forward`'s inner half).
 
         `batch` is what the language model will be given, of shape (B, T) or (B, T, D).
@@ -180,7 +180,7 @@ class MemVPModel(nn.Module):
         return self._injection
 
     @contextmanager
-    def disable_adapter(self) -> Iterator[None]:
+    def disable_adapter(self) -> Generator[None]:
         """The base model bit for bit, LoRA off too, in a block; every thread that uses this model sees it so."""
         before, self._is_disabled = self._is_disabled, True
         try:

@@ -17,10 +17,11 @@ def dot(x: Float[Tensor, "E M D"], keys: Float[Tensor, "*E R D"]) -> Float[Tenso
     """Inner products of states and keys, in float32 or wider; keys are shared (R, D) or one set per entry."""
     if x.dtype not in _SHORT:
         return x @ keys.mT
+    # torch leaves apply partly untyped.
+    wide_dot: Any = _WideDot
     if keys.ndim == 2:
-        scores = _WideDot.apply(x.reshape(1, -1, x.shape[-1]), keys[None])
-        return scores.view(*x.shape[:-1], -1)
-    return _WideDot.apply(x, keys)
+        return wide_dot.apply(x.reshape(1, -1, x.shape[-1]), keys[None]).view(*x.shape[:-1], -1)
+    return wide_dot.apply(x, keys)
 
 
 class _WideDot(torch.autograd.Function):
