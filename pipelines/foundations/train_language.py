@@ -15,12 +15,12 @@ from pathlib import Path
 from random import Random
 
 import torch
+from mixed_precision import MixedPrecision
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from memvp_data.toyworld.language import ASK, READING, TASKS, Question, caption, phrase
 from memvp_data.toyworld.scenes import sample_scene
-from mixed_precision import MixedPrecision
 
 LENGTH = 128
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -156,9 +156,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
-    build = partial(
-        build_model, len(tokenizer), hidden=args.hidden, layers=args.layers, heads=args.heads, ffn=args.ffn
-    )
+    build = partial(build_model, len(tokenizer), hidden=args.hidden, layers=args.layers, heads=args.heads, ffn=args.ffn)
     model = build()
     print(sum(p.numel() for p in model.parameters()), "parameters")
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=1.0)
@@ -182,7 +180,9 @@ def main() -> None:
         if step % 100 == 99:
             row = {"step": step + 1, "seconds": round(time.time() - started), "loss": sum(losses[-100:]) / 100}
             if step % 300 == 299:
-                row |= {k: round(100 * v) for k, v in evaluate(model, tokenizer, per_task=200, told=True, seed=99).items()}
+                row |= {
+                    k: round(100 * v) for k, v in evaluate(model, tokenizer, per_task=200, told=True, seed=99).items()
+                }
             print(json.dumps(row), flush=True)
         if step % 1000 == 999:
             save(training.full_precision(build), tokenizer, args.out / f"step{step + 1}")

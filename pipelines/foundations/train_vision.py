@@ -18,6 +18,7 @@ from random import Random
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mixed_precision import MixedPrecision
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -25,7 +26,6 @@ from memvp_data.images import preprocess
 from memvp_data.toyworld.draw import IMAGE_SIZE, draw_scene
 from memvp_data.toyworld.language import phrase, vocabulary
 from memvp_data.toyworld.scenes import COLOURS, SHAPES, SIZES, sample_scene
-from mixed_precision import MixedPrecision
 
 WIDTH = 128
 
@@ -107,7 +107,7 @@ def tower_states(tower: CLIPVisionModel, pixels: torch.Tensor) -> dict[str, torc
 
 
 def probe(states: torch.Tensor, scenes: list, *, test_from: int) -> dict[str, float]:
-    """Accuracy of linear probes on the four patches around the centre of each thing's place, on images from ``test_from``."""
+    """Accuracy of linear probes on the four patches of each thing's place, tested on the images from ``test_from`` on."""
     rows, targets, is_test = [], [], []
     for i, scene in enumerate(scenes):
         for t in scene.things:
@@ -145,7 +145,7 @@ def main() -> None:
     model = PhraseMatching(build_tower())
     training = MixedPrecision(model, lr=args.learning_rate, weight_decay=0.02)
     word_ids = {word: i for i, word in enumerate(vocabulary())}
-    order, rng = np.random.default_rng(args.seed), 0
+    order, _rng = np.random.default_rng(args.seed), 0
     losses: list[float] = []
     for step in range(args.steps):
         chosen = order.integers(0, args.images, args.batch)

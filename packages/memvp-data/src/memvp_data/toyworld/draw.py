@@ -1,7 +1,7 @@
 """Scenes to pixels: antialiased shapes on a tinted, noisy background, jittered in place, size, angle and colour.
 
-Every thing is drawn three times too large and box-reduced. Place, radius, rotation, colour and background vary and every
-pixel carries noise, so that no single pixel tells an attribute.
+Every thing is drawn three times too large and box-reduced. Place, radius, rotation, colour and background vary and
+every pixel carries noise, so that no single pixel tells an attribute.
 """
 
 from __future__ import annotations

@@ -96,7 +96,9 @@ def ask_compare(rng: Random, scene: Scene) -> Question | None:
         return None
     yes = rng.random() < 0.5
     first, second = rng.choice(bigger if yes else [pair for pair in pairs if pair not in bigger])
-    return Question("compare", f"is {name(first)} bigger than {name(second)} ?", "yes" if yes else "no", (first, second))
+    return Question(
+        "compare", f"is {name(first)} bigger than {name(second)} ?", "yes" if yes else "no", (first, second)
+    )
 
 
 def holds(relation: str, first: Thing, second: Thing) -> bool:

@@ -25,7 +25,9 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "cross", "star")
 SIZES = ("small", "big")
-PLACES = tuple("top-left top-middle top-right middle-left center middle-right bottom-left bottom-middle bottom-right".split())
+PLACES = tuple(
+    "top-left top-middle top-right middle-left center middle-right bottom-left bottom-middle bottom-right".split()
+)
 HELD_OUT_PAIRS = frozenset(
     {
         ("red", "star"),

@@ -49,12 +49,18 @@ class ToyWorldConfig:
     """Everything is drawn from it."""
 
     def __post_init__(self) -> None:
-        for field in ("num_train_images", "num_test_images", "num_unseen_images", "num_text_only_test", "questions_per_image"):
+        for field in (
+            "num_train_images",
+            "num_test_images",
+            "num_unseen_images",
+            "num_text_only_test",
+            "questions_per_image",
+        ):
             if getattr(self, field) < 1:
                 raise ValueError(f"toyworld.{field} must be at least 1, got {getattr(self, field)}")
 
 
-class _Scenes:
+class Scenes:
     """Draws scenes that never repeat, so that the splits are disjoint."""
 
     def __init__(self, seed: int):
@@ -71,11 +77,11 @@ class _Scenes:
 
 
 def write_toyworld(folder: Path | str, config: ToyWorldConfig, *, progress: Callable[[int], object] = int) -> Path:
-    """Write the toy world below ``folder``, replacing it whole or not at all; ``progress`` gets each finished image's count."""
+    """Write the toy world below ``folder``, replacing it whole or not at all; ``progress`` is called for each image."""
     folder = Path(folder)
     building = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
-    scenes, rng = _Scenes(config.seed), Random(config.seed + 1)
+    scenes, rng = Scenes(config.seed), Random(config.seed + 1)
     train = scenes.draw(config.num_train_images, pairs="seen")
     tests = {
         "validation": (scenes.draw(config.num_validation_images, pairs="seen"), "seen"),
@@ -184,8 +190,4 @@ def _write_jsonl(path: Path, records: list[Record]) -> None:
 
 def images_in(config: ToyWorldConfig) -> int:
     """How many images `write_toyworld` will draw."""
-    return (
-        config.num_train_images + config.num_validation_images + config.num_test_images + config.num_unseen_images
-    )
-
-
+    return config.num_train_images + config.num_validation_images + config.num_test_images + config.num_unseen_images
