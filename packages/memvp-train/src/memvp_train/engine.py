@@ -6,6 +6,7 @@ at start-up, is switched off. DeepSpeed's own checkpoints (pickle, bound to a wo
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -25,8 +26,16 @@ def import_deepspeed(*, use_gpu: bool) -> Any:
     """Import DeepSpeed quietly and without its compiled CPU collective."""
     if not use_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-    import deepspeed.ops
+    # Its autotuner, which nobody here calls, imports mlflow if it can: half of the import time of every worker.
+    is_masked = "mlflow" not in sys.modules
+    if is_masked:
+        sys.modules["mlflow"] = cast(Any, None)
+    try:
+        import deepspeed
+        import deepspeed.ops
+    finally:
+        if is_masked:
+            del sys.modules["mlflow"]
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logger.setLevel(logging.ERROR)
@@ -58,7 +67,7 @@ class DeepSpeedEngine:
         self,
         model: nn.Module,
         *,
-        trainable: Mapping[str, nn.Parameter],
+        trainable: Mapping[str, Tensor],
         stage: StageConfig,
         launch: LaunchConfig,
         device: torch.device | str = "cpu",
@@ -103,6 +112,7 @@ class DeepSpeedEngine:
         return total
 
     def gather(self, *, step: int) -> TrainingState:
+        self._link_moments()
         get = self._deepspeed.utils.safe_get_full_optimizer_state
         weights = {name: _to_cpu(self._full_weight(parameter)) for name, parameter in self._parameters.items()}
         moments = {
@@ -111,7 +121,7 @@ class DeepSpeedEngine:
         }
         return TrainingState(step=step, weights=weights, **moments)
 
-    def _full_weight(self, parameter: nn.Parameter) -> Tensor:
+    def _full_weight(self, parameter: Tensor) -> Tensor:
         return self._deepspeed.utils.safe_get_full_fp32_param(parameter)
 
     def _restore(self, state: TrainingState) -> None:
@@ -121,18 +131,27 @@ class DeepSpeedEngine:
         for partition in partitions:
             moments = {key: torch.zeros_like(partition) for key in _ADAM_MOMENTS}
             zero.optimizer.state[partition] = {"step": torch.tensor(float(state.step)), **moments}
-        if not self._is_stage_3:
-            zero._lazy_init_hp_params_optimizer_state()
+        self._link_moments()
         for name, parameter in self._parameters.items():
             self._set(parameter, state.weights[name])
             for key in _ADAM_MOMENTS:
                 self._set(parameter, getattr(state, key)[name], key=key)
 
+    def _link_moments(self) -> None:
+        """Let ZeRO-1/2 parameters find their moments.
+
+        DeepSpeed (0.19) links them once, after the step of the first parameter group, when those of the other groups
+        do not exist yet; so it is done again here. The links are views, and cheap.
+        """
+        if not self._is_stage_3:
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
     @property
     def _is_stage_3(self) -> bool:
         return self._engine.zero_optimization_stage() == 3
 
-    def _set(self, parameter: nn.Parameter, value: Tensor, *, key: str | None = None) -> None:
+    def _set(self, parameter: Tensor, value: Tensor, *, key: str | None = None) -> None:
         utils, value = self._deepspeed.utils, value.to(self.device)
         if not self._is_stage_3:
             if key is None:
@@ -151,7 +170,7 @@ class DeepSpeedEngine:
             utils.safe_set_local_optimizer_state(parameter, part, key)
 
 
-def _copy_weights(parameters: Mapping[str, nn.Parameter], *, state: TrainingState) -> None:
+def _copy_weights(parameters: Mapping[str, Tensor], *, state: TrainingState) -> None:
     """Put saved weights into a model that DeepSpeed has not wrapped yet."""
     state.check_names(parameters)
     with torch.no_grad():

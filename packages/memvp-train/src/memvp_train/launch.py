@@ -12,8 +12,9 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -59,7 +60,7 @@ def ray_session(launch: LaunchConfig) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    with _environment({} if address else _local_environment()):
+    with _environment({} if address else _local_environment()), _quiet("ray"):
         _connect(address) if address else _start(launch)
         try:
             yield
@@ -82,28 +83,41 @@ def check_launch(launch: LaunchConfig) -> None:
             ) from None
 
 
-def _local_environment() -> dict[str, str]:
-    quiet = {
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    if "RAY_AUTH_MODE" in os.environ:
+def _local_environment() -> dict[str, str | None]:
+    """A token only this process and its children know, so that no other user can run code on our Ray.
+
+    RAY_AUTH_MODE stays unset where the user left it so: `ray.init` then switches token mode on by itself (2.60 and
+    later), which it would not notice in a variable set after `import ray`. Both are taken back when the session ends.
+    """
+    quiet: dict[str, str | None] = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ:
         return quiet
-    return {**quiet, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {**quiet, "RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": _session_token()}
+
+
+@cache
+def _session_token() -> str:
+    """One for the life of the process: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set (or, by None, unset) variables for a block and put back what was there, whatever happens to them inside."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _set_environment(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _connect(address: str) -> None:
@@ -271,15 +285,20 @@ def _is_sound(snapshot: Path) -> bool:
 @contextmanager
 def _quiet_train() -> Iterator[None]:
     """Poll often, so that a commit takes tenths of a second; no log lines among the caller's progress bars."""
-    loggers = {logger: logger.level for logger in map(logging.getLogger, ("ray.train", "ray.data"))}
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    with _environment({"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}):
-        try:
-            yield
-        finally:
-            for logger, level in loggers.items():
-                logger.setLevel(level)
+    intervals = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
+    with _environment(intervals), _quiet("ray.train"), _quiet("ray.data"):
+        yield
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _raise_failure(run_folder: Path) -> None:

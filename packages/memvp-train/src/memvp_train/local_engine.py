@@ -50,7 +50,7 @@ class LocalEngine:
         self,
         model: nn.Module,
         *,
-        trainable: Mapping[str, nn.Parameter],
+        trainable: Mapping[str, Tensor],
         stage: StageConfig,
         precision: str = "fp32",
         device: torch.device | str = "cpu",
@@ -67,7 +67,7 @@ class LocalEngine:
         if state is not None:
             self._restore(state)
 
-    def _master(self, parameter: nn.Parameter) -> Tensor:
+    def _master(self, parameter: Tensor) -> Tensor:
         return parameter if self.dtype == torch.float32 else nn.Parameter(parameter.detach().float())
 
     def backward(self, loss: Tensor) -> None:

@@ -76,14 +76,14 @@ def build_tower(config: VisionConfig) -> Any:
 def build_memvp_model(
     language_model: Any, *, memvp: dict[str, Any], lora: LoraSettings | None, init_adapter: str | None
 ) -> MemVPModel:
-    """The model that a stage trains: fresh memory, or that of `init_adapter`; then a fresh LoRA if the stage has one."""
+    """The model that a stage trains: a new memory or that of `init_adapter`, then a new LoRA if the stage has one."""
     config = MemVPConfig.from_dict(memvp)
     if init_adapter is None:
         model = get_memvp_model(language_model, config)
     else:
         model = MemVPModel.from_pretrained(language_model, init_adapter)
-        if model.config != config:
-            raise ModelError(f"adapter {init_adapter} was trained with {model.config}, the settings say {config}")
+        if model.memvp_config != config:
+            raise ModelError(f"adapter {init_adapter} was trained with {model.memvp_config}, the settings say {config}")
     if lora is not None:
         model.add_lora(lora_config(lora))
     return model
@@ -133,6 +133,10 @@ def _model_config(path: str, *, overrides: dict[str, Any] | None, what: str) -> 
 
 
 def _pretrained(cls: Any, path: str, *, settings: Any, dtype: torch.dtype, what: str) -> Any:
+    from transformers.utils import logging
+
+    # transformers draws a bar even for the two megabytes of the toy world, in the middle of the caller's own.
+    logging.disable_progress_bar()
     try:
         return cls.from_pretrained(resolve_path(path), config=settings, dtype=dtype, use_safetensors=True).eval()
     except (OSError, ValueError, RuntimeError) as error:

@@ -209,7 +209,7 @@ def _check_images(run: StageRun, *, table: EncodedTable) -> None:
 
 @contextmanager
 def _following(path: Path, *, on_step: Callable[[Row], None]) -> Iterator[None]:
-    """Hand the rows of metrics.jsonl to `on_step` from a thread while the block runs, and all that are left after it."""
+    """Hand the rows of metrics.jsonl to `on_step` from a thread while the block runs, the rest when it ends."""
     stop = threading.Event()
 
     def follow() -> None:
@@ -257,13 +257,10 @@ def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
         lora=run.stage.lora,
         init_adapter=run.init_adapter,
     )
-    trainable = model.trainable_state()
-    state.check_names(trainable)
-    for name, parameter in trainable.items():
-        torch.utils.swap_tensors(parameter, torch.nn.Parameter(state.weights[name].clone()))
+    state.check_names(model.trainable_state())
     temporary = out.with_name(f".tmp-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
+    model.save_pretrained(temporary, state=state.weights)
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     sync_folder(out.parent)

@@ -1,0 +1,36 @@
+"""One rank of a gloo process group that trains a stage as a Ray worker would; started by test_engine.py."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from memvp_train.checkpoint import FolderCheckpoints, TrainingState
+from memvp_train.worker import train_worker
+
+
+class RankCheckpoints:
+    """Rank 0 writes, all wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = FolderCheckpoints(folder, keep=10)
+
+    def candidates(self) -> list[Path]:
+        return self._store.candidates()
+
+    def commit(self, state: TrainingState) -> None:
+        if dist.get_rank() == 0:
+            self._store.commit(state)
+        dist.barrier()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    config = json.loads(Path(sys.argv[1]).read_text())
+    dist.init_process_group("gloo")
+    train_worker(
+        config, device=torch.device("cpu"), checkpoints=RankCheckpoints(Path(config["run"]["out"]) / "checkpoints")
+    )
+    dist.destroy_process_group()
