@@ -1,6 +1,6 @@
-"""A world of eight colours small enough to train in tests: tokenizer, language model, tower, samples, features on disk."""
+"""A world of eight colours small enough to train in tests: tokenizer, language model, samples and features on disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ class TinyWorld:
     language: LanguageModelConfig
     samples: Path
     features: Path
+    memvp: dict[str, object] = field(default_factory=lambda: dict(MEMVP))
 
     def run(self, out: Path, *, lora: LoraSettings | None = None, **stage: object) -> StageRun:
         """A short stage into `out`; `stage` overrides its settings."""
@@ -50,7 +51,7 @@ class TinyWorld:
         }
         return StageRun(
             language=self.language,
-            memvp=MEMVP,
+            memvp=self.memvp,
             stage=StageConfig(**values),  # type: ignore[arg-type]
             samples=str(self.samples),
             features=str(self.features),

@@ -5,6 +5,7 @@ written last. A damaged checkpoint is passed over in favour of the one before it
 loop.py seeds it from (seed, step, rank).
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -81,7 +82,7 @@ def write_state(state: TrainingState, folder: Path) -> None:
         files[name] = {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
     body = {"schema_version": SCHEMA_VERSION, "step": state.step, "files": files, "settings": state.settings}
     with atomic_write(folder / STATE_FILE) as file:
-        file.write(json.dumps(body, indent=1, sort_keys=True).encode())
+        file.write(json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True).encode())
 
 
 def read_state(folder: Path) -> TrainingState:
@@ -99,24 +100,23 @@ def read_state(folder: Path) -> TrainingState:
     return TrainingState(step=body["step"], settings=body["settings"], **tensors)
 
 
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
 def _read_header(folder: Path) -> dict[str, Any]:
     try:
         body = json.loads((folder / STATE_FILE).read_bytes())
-        version, names = body["schema_version"], set(body["files"])
-        int(body["step"]), dict(body["settings"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        is_sound = body.pop("digest") == _digest(body)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {folder}: {STATE_FILE} is missing or damaged") from error
-    if version != SCHEMA_VERSION or names != set(_TENSOR_FILES.values()):
-        raise CheckpointError(f"checkpoint {folder} has schema {version}, this version reads {SCHEMA_VERSION}")
+    if not is_sound:
+        raise CheckpointError(f"checkpoint {folder}: {STATE_FILE} is damaged")
+    if body["schema_version"] != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"checkpoint {folder} has schema {body['schema_version']}, this version reads {SCHEMA_VERSION}"
+        )
     return body
-
-
-def saved_step(folder: Path) -> int:
-    """The step a checkpoint says it is of, without reading its tensors; -1 if it does not say."""
-    try:
-        return int(_read_header(folder)["step"])
-    except CheckpointError:
-        return -1
 
 
 def load_newest(
@@ -178,6 +178,14 @@ class FolderCheckpoints:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Folders named `step-...` below `folder`, by the step they say they are of; those that do not say come last."""
-    found = [path for path in folder.glob("step-*") if path.is_dir()]
-    return sorted(found, key=lambda path: (saved_step(path), path.name), reverse=True)
+    """Folders `step-<number>...` below `folder`, the highest step in front."""
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), key=lambda path: path.name, reverse=True)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint was written to its end, without hashing its tensors."""
+    try:
+        _read_header(folder)
+    except CheckpointError:
+        return False
+    return True

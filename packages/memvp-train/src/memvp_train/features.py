@@ -125,7 +125,7 @@ def check_tower(tower: nn.Module) -> None:
     adapters = [name for name, _ in tower.named_modules() if any(mark in name for mark in _ADAPTER_MARKS)]
     if adapters:
         raise FeatureError(
-            f"the vision tower has an adapter at {adapters[0]!r}; store features of the plain tower, or train from pixels"
+            f"the vision tower has an adapter at {adapters[0]!r}; store those of the plain tower, or train from pixels"
         )
 
 

@@ -26,7 +26,7 @@ from ray.train import CheckpointConsistencyMode, FailureConfig, RunConfig, Scali
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from memvp_data.atomic import atomic_write
-from memvp_train.checkpoint import CheckpointStore, TrainingState, newest_first, saved_step, write_state
+from memvp_train.checkpoint import CheckpointStore, TrainingState, is_whole, newest_first, write_state
 from memvp_train.config import ConfigError, LaunchConfig
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
@@ -170,11 +170,6 @@ def run_workers(fn: WorkerFunction, *, config: dict[str, Any], launch: LaunchCon
     _raise_failure(run_folder)
 
 
-def run_checkpoints(*, storage: Path, name: str) -> list[Path]:
-    """Folders of a run that may hold a checkpoint, newest first; `checkpoint.load_newest` verifies them."""
-    return newest_first(storage.resolve() / name)
-
-
 def _trainer(fn: WorkerFunction, *, config: dict[str, Any], launch: LaunchConfig, run_folder: Path) -> TorchTrainer:
     return TorchTrainer(
         _worker_main,
@@ -262,7 +257,7 @@ def _mend_snapshot(run_folder: Path) -> None:
     named = _named_checkpoints(snapshot) if snapshot.is_file() else set()
     found = newest_first(run_folder)
     for folder in found:
-        if folder.name not in named and (folder not in found[:2] or saved_step(folder) < 0):
+        if folder.name not in named and (folder not in found[:2] or not is_whole(folder)):
             shutil.rmtree(folder)
 
 

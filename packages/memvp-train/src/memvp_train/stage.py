@@ -20,9 +20,9 @@ from memvp_data.atomic import atomic_write, sync_folder
 from memvp_data.features import FeatureStore
 from memvp_data.manifest import hash_file
 from memvp_data.samples import SampleError
-from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest
+from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun, check_batch_split
-from memvp_train.encoded import EncodedError, EncodedTable, write_encoded
+from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
 from memvp_train.loop import TrainingError
 from memvp_train.metrics import Row, follow_metrics, read_metrics
 from memvp_train.models import (
@@ -36,6 +36,7 @@ from memvp_train.models import (
 from memvp_train.worker import train_here, train_worker
 
 RESULT_FILE = "result.json"
+LOCAL_FOLDER, WORKERS_FOLDER = "checkpoints", "train"
 # Settings that change when and how often things are written or how the work is cut up, not what is learnt.
 _FREE_SETTINGS = ("checkpoint_every", "log_every", "micro_batch_size", "gradient_checkpointing")
 
@@ -72,53 +73,88 @@ def run_stage(
     `on_step` gets each row of metrics.jsonl once, from a thread, as it appears; `on_sample` the number of samples
     tokenised so far. Raises a `ValueError` with one sentence for whatever the caller can mend, before workers start.
     """
-    run = _absolute(run)
-    check_batch_split(run.stage, num_workers=launch.num_workers)
-    out = Path(run.out)
-    settings = _settings(run, precision=launch.precision)
-    done = _finished(out, settings=settings)
+    done = finished_stage(run, launch)
     if done is not None:
         return done
-    encoded_key = _key(settings, names=("language", "samples", "template", "max_length"))
-    table = _encoded(run, key=encoded_key, on_sample=on_sample)
+    prepared = prepare_stage(run, launch, on_sample=on_sample)
+    out = Path(prepared.run.out)
+    with _following(out / "metrics.jsonl", on_step=on_step):
+        state = _train(prepared, launch=launch)
+    return _publish(prepared, state=state)
+
+
+@dataclass(frozen=True)
+class PreparedStage:
+    """A stage that has passed every check and can start."""
+
+    run: StageRun
+    """The stage, all paths absolute."""
+    config: dict[str, Any]
+    """What workers are given; plain JSON values."""
+    settings: dict[str, Any]
+    """What decides the result; a checkpoint of other settings is refused."""
+    counts: EncodedCounts
+    """Samples to train on."""
+    num_steps: int
+    """Optimiser steps."""
+
+
+def prepare_stage(
+    run: StageRun, launch: LaunchConfig, *, on_sample: Callable[[int], None] = lambda done: None
+) -> PreparedStage:
+    """Check all that can be checked without training, and tokenise the samples."""
+    run = _absolute(run)
+    check_batch_split(run.stage, num_workers=launch.num_workers)
+    settings = _settings(run, precision=launch.precision)
+    key = _key(settings, names=("language", "samples", "template", "max_length"))
+    table = _encoded(run, key=key, on_sample=on_sample)
     _check_images(run, table=table)
     num_steps = run.stage.steps_for(num_samples=len(table))
     config = {
         "run": asdict(run),
         "launch": asdict(launch),
         "settings": settings,
-        "encoded_key": encoded_key,
+        "encoded_key": key,
         "num_steps": num_steps,
     }
-    with _following(out / "metrics.jsonl", on_step=on_step):
-        state = _train(config, out=out, launch=launch, num_steps=num_steps, settings=settings)
-    return _publish(run, state=state, table=table, settings=settings)
+    return PreparedStage(run, config, settings, table.counts, num_steps)
 
 
-def _train(
-    config: dict[str, Any], *, out: Path, launch: LaunchConfig, num_steps: int, settings: dict[str, Any]
-) -> TrainingState:
+def finished_stage(run: StageRun, launch: LaunchConfig) -> StageResult | None:
+    """The result of a stage that is done and whose adapter still has its hash, else None."""
+    run = _absolute(run)
+    settings = _settings(run, precision=launch.precision)
+    try:
+        body = json.loads((Path(run.out) / RESULT_FILE).read_bytes())
+        result = StageResult(**body["result"])
+        is_same = body["settings"] == settings and body["adapter_sha256"] == _folder_hash(Path(result.adapter_path))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return result if is_same and Path(result.metrics_path).is_file() else None
+
+
+def _train(prepared: PreparedStage, *, launch: LaunchConfig) -> TrainingState:
     """The state after the last step, trained now unless a checkpoint of it is there."""
+    out = Path(prepared.run.out)
+    state = _last_state(prepared, launch=launch)
+    if state is not None and state.step == prepared.num_steps:
+        return state
     if launch.num_workers == 0:
-        store = FolderCheckpoints(out / "checkpoints")
-        train_here(config, checkpoints=store)
-        candidates = store.candidates
+        train_here(prepared.config, checkpoints=FolderCheckpoints(out / LOCAL_FOLDER))
     else:
-        from memvp_train.launch import run_checkpoints, run_workers
+        from memvp_train.launch import run_workers
 
-        def candidates() -> list[Path]:
-            return run_checkpoints(storage=out, name="train")
-
-        state = load_newest(candidates(), settings=settings)
-        if state is not None and state.step == num_steps:
-            return state
-        run_workers(train_worker, config=config, launch=launch, name="train", storage=out)
-    state = load_newest(candidates(), settings=settings)
-    if state is None or state.step != num_steps:
-        raise TrainingError(
-            f"training in {out} ended at step {state.step if state else 0} instead of {num_steps}; run it again"
-        )
+        run_workers(train_worker, config=prepared.config, launch=launch, name=WORKERS_FOLDER, storage=out)
+    state = _last_state(prepared, launch=launch)
+    if state is None or state.step != prepared.num_steps:
+        step = 0 if state is None else state.step
+        raise TrainingError(f"training in {out} ended at step {step} of {prepared.num_steps}; run the same again")
     return state
+
+
+def _last_state(prepared: PreparedStage, *, launch: LaunchConfig) -> TrainingState | None:
+    folder = Path(prepared.run.out) / (LOCAL_FOLDER if launch.num_workers == 0 else WORKERS_FOLDER)
+    return load_newest(newest_first(folder), settings=prepared.settings)
 
 
 def _absolute(run: StageRun) -> StageRun:
@@ -225,22 +261,21 @@ def _following(path: Path, *, on_step: Callable[[Row], None]) -> Iterator[None]:
         thread.join()
 
 
-def _publish(run: StageRun, *, state: TrainingState, table: EncodedTable, settings: dict[str, Any]) -> StageResult:
+def _publish(prepared: PreparedStage, *, state: TrainingState) -> StageResult:
     """Write the adapter and, last, the result."""
-    out = Path(run.out)
+    out = Path(prepared.run.out)
     adapter = out / "adapter"
-    export_adapter(run, state=state, out=adapter)
-    rows = read_metrics(out / "metrics.jsonl")
+    export_adapter(prepared.run, state=state, out=adapter)
     result = StageResult(
         adapter_path=str(adapter),
         metrics_path=str(out / "metrics.jsonl"),
         trainable_parameters=sum(tensor.numel() for tensor in state.weights.values()),
-        final_loss=rows[-1]["loss"],
+        final_loss=read_metrics(out / "metrics.jsonl")[-1]["loss"],
         num_steps=state.step,
-        num_samples=table.counts.num_samples,
-        num_dropped=table.counts.num_dropped,
+        num_samples=prepared.counts.num_samples,
+        num_dropped=prepared.counts.num_dropped,
     )
-    body = {"settings": settings, "adapter_sha256": _folder_hash(adapter), "result": asdict(result)}
+    body = {"settings": prepared.settings, "adapter_sha256": _folder_hash(adapter), "result": asdict(result)}
     with atomic_write(out / RESULT_FILE) as file:
         file.write(json.dumps(body, indent=1).encode())
     return result
@@ -264,13 +299,3 @@ def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     sync_folder(out.parent)
-
-
-def _finished(out: Path, *, settings: dict[str, Any]) -> StageResult | None:
-    try:
-        body = json.loads((out / RESULT_FILE).read_bytes())
-        result = StageResult(**body["result"])
-        is_same = body["settings"] == settings and body["adapter_sha256"] == _folder_hash(Path(result.adapter_path))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return result if is_same and Path(result.metrics_path).is_file() else None

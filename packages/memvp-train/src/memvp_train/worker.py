@@ -4,6 +4,7 @@
 """
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ def train_worker(config: dict[str, Any], *, device: torch.device, checkpoints: C
     _run(config, run=run, engine=engine, start_step=step, checkpoints=checkpoints)
 
 
-def train_here(config: dict[str, Any], *, checkpoints: CheckpointStore) -> None:
-    """Train in this process with plain torch."""
+def train_here(
+    config: dict[str, Any], *, checkpoints: CheckpointStore, after_step: Callable[[int], None] = lambda done: None
+) -> None:
+    """Train in this process with plain torch. `after_step` gets the number of steps done."""
     run, launch, state, model = _prepare(config, checkpoints=checkpoints)
     engine = LocalEngine(
         model,
@@ -48,7 +51,8 @@ def train_here(config: dict[str, Any], *, checkpoints: CheckpointStore) -> None:
         device="cuda" if launch.use_gpu else "cpu",
         state=state,
     )
-    _run(config, run=run, engine=engine, start_step=0 if state is None else state.step, checkpoints=checkpoints)
+    step = 0 if state is None else state.step
+    _run(config, run=run, engine=engine, start_step=step, checkpoints=checkpoints, after_step=after_step)
 
 
 def _prepare(
@@ -66,7 +70,13 @@ def _prepare(
 
 
 def _run(
-    config: dict[str, Any], *, run: StageRun, engine: Engine, start_step: int, checkpoints: CheckpointStore
+    config: dict[str, Any],
+    *,
+    run: StageRun,
+    engine: Engine,
+    start_step: int,
+    checkpoints: CheckpointStore,
+    after_step: Callable[[int], None] = lambda done: None,
 ) -> None:
     features = None if run.features is None else FeatureStore(run.features)
     table = EncodedTable(
@@ -92,4 +102,5 @@ def _run(
         checkpoints=checkpoints,
         metrics_path=Path(run.out) / "metrics.jsonl",
         settings=config["settings"],
+        after_step=after_step,
     )

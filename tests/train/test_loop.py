@@ -1,0 +1,83 @@
+"""A run that is stopped anywhere and continued ends like one that was not: bit for bit, each step written once."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memvp_train.checkpoint import FolderCheckpoints, read_state
+from memvp_train.config import LaunchConfig, LoraSettings
+from memvp_train.loop import TrainingError
+from memvp_train.metrics import read_metrics
+from memvp_train.stage import prepare_stage
+from memvp_train.worker import train_here
+
+NUM_STEPS = 6
+
+
+class _Stop(Exception):
+    """Stands for a kill: nothing of the loop's own clean-up may be needed."""
+
+
+def _train(tiny: Any, out: Path, *, stop_at: int | None = None, precision: str = "fp32", **stage: Any) -> None:
+    run = tiny.run(out, lora=LoraSettings(rank=2, dropout=0.1), num_steps=NUM_STEPS, **stage)
+    prepared = prepare_stage(run, LaunchConfig(num_workers=0, precision=precision))  # type: ignore[arg-type]
+
+    def after_step(done: int) -> None:
+        if done == stop_at:
+            raise _Stop
+
+    train_here(prepared.config, checkpoints=FolderCheckpoints(out / "checkpoints"), after_step=after_step)
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    return read_state(FolderCheckpoints(out / "checkpoints").candidates()[0]).weights
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stops", [(1,), (2,), (3,), (5,), (6,), (1, 3, 5)], ids=str)
+def test_stopped_run_equals_uninterrupted_one(
+    tiny: Any, tmp_path: Path, stops: tuple[int, ...], precision: str
+) -> None:
+    _train(tiny, tmp_path / "whole", precision=precision)
+    for stop in stops:
+        with pytest.raises(_Stop):
+            _train(tiny, tmp_path / "parts", stop_at=stop, precision=precision)
+    _train(tiny, tmp_path / "parts", precision=precision)
+    torch.testing.assert_close(_weights(tmp_path / "parts"), _weights(tmp_path / "whole"), rtol=0, atol=0)
+    whole, parts = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts"))
+    assert [row["step"] for row in parts] == list(range(1, NUM_STEPS + 1))
+    assert [(row["loss"], row["grad_norm"]) for row in parts] == [(row["loss"], row["grad_norm"]) for row in whole]
+
+
+def test_micro_batches_add_up_to_the_global_batch(tiny: Any, tmp_path: Path) -> None:
+    still = replace(tiny, memvp={**tiny.memvp, "memory_dropout": 0.0})
+    for size in (1, 3, 8):
+        run = still.run(tmp_path / str(size), micro_batch_size=size)
+        prepared = prepare_stage(run, LaunchConfig(num_workers=0))
+        train_here(prepared.config, checkpoints=FolderCheckpoints(tmp_path / str(size) / "checkpoints"))
+    for size in ("1", "3"):
+        # Adam divides by the root of a second moment near 1e-6, which magnifies the last bits of a gradient sum.
+        torch.testing.assert_close(_weights(tmp_path / size), _weights(tmp_path / "8"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.faults
+def test_infinite_loss_stops_before_it_is_committed(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"(loss|grad_norm) is (nan|inf) at step \d+; .* lower learning rate"):
+        _train(tiny, tmp_path / "out", learning_rate=1e30, max_grad_norm=0.0, checkpoint_every=4)
+    assert all(
+        torch.isfinite(value).all()
+        for path in FolderCheckpoints(tmp_path / "out" / "checkpoints").candidates()
+        for value in read_state(path).weights.values()
+    )
+
+
+def test_loop_needs_neither_ray_nor_deepspeed() -> None:
+    code = (
+        "import sys, memvp_train.worker, memvp_train.loop; print([m for m in ('ray', 'deepspeed') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
