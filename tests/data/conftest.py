@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 settings.register_profile("data", deadline=None, max_examples=60)
 settings.load_profile("data")
 
-WORDS = "Q A what colour is it red blue a dog car describe the picture : ?".split()
+WORDS = "USER ASSISTANT what colour is it red blue a dog car describe the picture : ?".split()
 CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n"]
 
 
@@ -39,9 +39,9 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def merging_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte pairs that reach over spaces: "A" followed by " r" is one token, so a naive split moves the border."""
-    vocabulary = _vocabulary([*CHARACTERS, "A ", "A r", ": "])
-    merges = [("A", " "), ("A ", "r"), (":", " ")]
+    """Byte pairs that reach over spaces: "T" followed by " r" is one token, so a naive split moves the border."""
+    vocabulary = _vocabulary([*CHARACTERS, "T ", "T r", ": "])
+    merges = [("T", " "), ("T ", "r"), (":", " ")]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"

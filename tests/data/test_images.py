@@ -34,7 +34,9 @@ def png_of_size(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -143,7 +145,8 @@ def test_padding_a_long_image_does_not_build_its_square(monkeypatch: pytest.Monk
     new = Image.new
     monkeypatch.setattr(Image, "new", lambda mode, size, *rest: created.append(size) or new(mode, size, *rest))
     bounded = preprocess(picture(300, 30), preprocessing="clip_336_pad")
-    assert created == [(200, 200)]
+    assert max(created) == (300, 30)  # the copy of the image itself
+    assert (200, 200) in created
     # The grey border is the same but for the rows where the image begins.
     assert np.abs(whole - bounded)[:, :140].max() < 1e-6
 
@@ -155,7 +158,9 @@ def test_squash_uses_every_pixel_once() -> None:
     resized = image.resize((224, 224), Image.Resampling.BICUBIC)
     settings = PREPROCESSING["imagenet_squash_224"]
     expected = (np.asarray(resized) / 255 - settings.mean) / settings.std
-    np.testing.assert_allclose(preprocess(image, preprocessing="imagenet_squash_224").transpose(1, 2, 0), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        preprocess(image, preprocessing="imagenet_squash_224").transpose(1, 2, 0), expected, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", PREPROCESSING)

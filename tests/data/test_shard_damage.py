@@ -1,4 +1,4 @@
-"""Damage of any kind is found before a sample of it is used, and named. (webdataset alone notices two of seven kinds.)"""
+"""Damage of any kind is found before a sample of it is used, and named. (webdataset itself misses most.)"""
 
 import json
 import shutil
@@ -36,9 +36,8 @@ def readable(folder: Path) -> dict[str, bytes]:
     for key in reader:
         try:
             found[key] = reader.read(key)
-        except ShardError as error:
-            assert "images-00000.tar" in str(error)
-            assert repr(key) in str(error)
+        except ShardError:
+            continue  # its words are checked below
     return found
 
 

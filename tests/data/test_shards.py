@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import webdataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memvp_data.reader import ShardReader
@@ -33,6 +33,7 @@ def numbered(count: int, *, size: int = 700) -> list[tuple[str, dict[str, bytes]
     return [(f"k{number:04d}", {"jpg": bytes([number % 256]) * size, "txt": b"t"}) for number in range(count)]
 
 
+@settings(max_examples=15)
 @given(records=RECORDS, max_samples=st.integers(1, 4), max_bytes=st.integers(1, 4000))
 def test_every_reader_finds_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, records: list, max_samples: int, max_bytes: int
@@ -147,7 +148,7 @@ KILLED_WRITER = """
 
     at = 0
     while at < last:
-        at += 1 + at // 6
+        at += 1 + at // 3
         child = os.fork()
         if not child:
             write(at)
@@ -175,7 +176,7 @@ def test_a_writer_killed_at_any_call_never_leaves_a_wrong_file(tmp_path: Path) -
     arguments = [sys.executable, "-c", textwrap.dedent(KILLED_WRITER), str(folder), "2000", str(good)]
     result = subprocess.run(arguments, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("\n") > 15  # so many places to die were tried
+    assert result.stdout.count("\n") > 10  # so many places to die were tried
     assert contents(folder) == contents(good)
 
 

@@ -54,7 +54,10 @@ def test_a_text_only_record_keeps_its_words_and_extra_fields_do_not_matter(root:
     record = {"id": "wgB_0", "model": "x", "conversations": [human("Use <image> in HTML"), gpt("<img>")]}
     (sample,) = conversations(root, record)
     assert sample == Sample(
-        id="wgB_u0", image_ids=(), turns=(Turn("user", "Use <image> in HTML"), Turn("assistant", "<img>")), source="mix.json"
+        id="wgB_u0",
+        image_ids=(),
+        turns=(Turn("user", "Use <image> in HTML"), Turn("assistant", "<img>")),
+        source="mix.json",
     )
 
 

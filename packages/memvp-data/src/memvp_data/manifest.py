@@ -122,7 +122,7 @@ def write_manifest(
     rows: Iterable[IndexRow],
     meta: dict[str, Any] | None = None,
 ) -> Manifest:
-    """Commit shards that lie in `folder`: index, then manifest, then what older or killed runs left is cleared away.
+    """Commit shards that lie in `folder`: index first, then old and half-written files are removed, then the manifest.
 
     Call it once, when no writer is at work in the folder. Raises `ShardError` if entries, rows and files differ.
     """
@@ -134,9 +134,12 @@ def write_manifest(
             raise ShardError(f"shard {folder / shard.name} is missing or has another length; write it again")
     # Values that JSON would change (tuples, integer keys) must not make a loaded manifest differ from this one.
     manifest = Manifest(kind, shards, _write_index(folder / INDEX_NAME, rows), json.loads(json.dumps(meta or {})))
+    _clear(folder, kind=kind, keep={shard.name for shard in shards})
     with atomic_write(folder / MANIFEST_NAME) as file:
         file.write(manifest.to_json().encode())
-    _clear(folder, kind=kind, keep={shard.name for shard in shards})
+    # Not before: until the manifest stands, a killed job goes on from these notes.
+    for path in folder.glob(f"*{PART_SUFFIX}"):
+        path.unlink()
     return manifest
 
 
@@ -194,7 +197,7 @@ def _write_index(path: Path, rows: list[IndexRow]) -> str:
 
 
 def _clear(folder: Path, *, kind: str, keep: set[str]) -> None:
-    for path in (*folder.glob(f"{kind}-*.tar"), *folder.glob(f"*{PART_SUFFIX}")):
+    for path in folder.glob(f"{kind}-*.tar"):
         if path.name not in keep:
             path.unlink()
     remove_leftovers(folder)

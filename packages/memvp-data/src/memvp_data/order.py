@@ -23,8 +23,9 @@ def sample_order(*, seed: int, epoch: int, num_samples: int) -> NDArray[np.int64
 
 def global_batch(*, seed: int, step: int, batch_size: int, num_samples: int) -> NDArray[np.int64]:
     """Sample indices (batch_size,) of a global step, counted from 0. Epochs are joined end to end."""
-    if batch_size < 1 or step < 0:
-        raise ValueError(f"batch_size must be positive and step not negative, got {batch_size} and {step}")
+    if batch_size < 1 or step < 0 or num_samples < 1:
+        given = f"batch_size {batch_size}, step {step}, num_samples {num_samples}"
+        raise ValueError(f"batch_size and num_samples must be positive and step not negative, got {given}")
     position, end = step * batch_size, (step + 1) * batch_size
     pieces = []
     while position < end:
