@@ -6,7 +6,7 @@ The symbols of the paper (arXiv 2405.05615) stand in parentheses. Nothing here t
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 ProjectorActivation = Literal["silu", "gelu", "relu"]
 InsertIn = Literal["both", "keys", "values"]
@@ -116,7 +116,7 @@ class MemVPConfig:
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "MemVPConfig":
         """The inverse of `to_dict`; a name that is no setting, or a missing one, is refused."""
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(known))

@@ -7,7 +7,7 @@ the projector runs inside `forward` where DDP and ZeRO expect it; inference enco
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -255,7 +255,7 @@ class MemVPModel(nn.Module):
         saving.save_adapter(self, Path(path), state=state)
 
     @classmethod
-    def from_pretrained(cls, language_model: nn.Module, path: str | Path) -> Self:
+    def from_pretrained(cls, language_model: nn.Module, path: str | Path) -> "MemVPModel":
         """The model that `save_pretrained` wrote, on a language model as it was before."""
         config, tensors = saving.read_adapter(Path(path))
         model = cls(language_model, config)

@@ -21,7 +21,7 @@ Activation = Callable[[Tensor], Tensor]
 
 
 def memory_rows(
-    projected: Float[Tensor, "P D"] | None, *, positions: Float[Tensor, "S D"], visual_scale: float
+    projected: Float[Tensor, "P D"] | None, *, positions: Float[Tensor, "S D"], visual_scale: float | Tensor
 ) -> Float[Tensor, "S D"]:
     """lambda f(z_i) + p_i for every slot; slots beyond the image's rows, or without an image, are p_i."""
     rows: list[Tensor] = []
@@ -73,7 +73,7 @@ def ffn_with_memory(
     keys: Float[Tensor, "S D"],
     values: Float[Tensor, "S D"],
     activation: Activation,
-    retrieval_scale: float = 1.0,
+    retrieval_scale: float | Tensor = 1.0,
 ) -> Float[Tensor, "D"]:
     """Eq. 6 (Eq. 12 where the FFN is gated by w3): the FFN plus what the memory rows return."""
     found = retrieval(x, keys=keys, values=values, activation=activation)
@@ -88,7 +88,7 @@ def concatenated_weights(
     w3: Float[Tensor, "F D"] | None = None,
     keys: Float[Tensor, "S D"],
     values: Float[Tensor, "S D"],
-    retrieval_scale: float = 1.0,
+    retrieval_scale: float | Tensor = 1.0,
 ) -> tuple[Float[Tensor, "F+S D"], Float[Tensor, "F+S D"], Float[Tensor, "F+S D"] | None]:
     """Eq. 8 (Eq. 11 where gated): the memory rows appended to W1, W2, W3.
 

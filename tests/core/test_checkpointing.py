@@ -1,0 +1,102 @@
+"""Gradient checkpointing runs layers again in backward, after forward has returned: the memory must come along."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+MODES = pytest.mark.parametrize("use_reentrant", [False, True], ids=["non_reentrant", "reentrant"])
+Gradients = dict[str, Tensor]
+
+
+def add_lora(model: Any) -> None:
+    from peft import LoraConfig
+
+    torch.manual_seed(3)
+    model.add_lora(LoraConfig(r=2, target_modules=["v_proj", "up_proj"], init_lora_weights=False))
+
+
+def gradients(model: Any, backward: Callable[[Any], None]) -> Gradients:
+    backward(model)
+    return {name: parameter.grad.clone() for name, parameter in model.trainable_state().items()}
+
+
+def assert_checkpointing_changes_nothing(model: Any, backward: Callable[[Any], None], *, use_reentrant: bool) -> None:
+    model.train()
+    plain = gradients(copy.deepcopy(model), backward)
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    found = gradients(model, backward)
+    assert model.language_model.is_activation_checkpointing
+    for name, gradient in plain.items():
+        assert gradient.any(), name
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@MODES
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "direct"}, {"method": "split"}, {"share_position_embedding": False}, {"insert_in": "values"}],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_gradients_are_the_same(memvp, batch, settings: dict[str, Any], use_reentrant: bool) -> None:
+    model = memvp(**settings)
+    add_lora(model)
+    ids, features = batch()
+    index = torch.tensor([1, -1, 0, 1])
+
+    def backward(model: Any) -> None:
+        model(ids, labels=ids, visual_features=features, image_index=index).loss.backward()
+
+    assert_checkpointing_changes_nothing(model, backward, use_reentrant=use_reentrant)
+
+
+@MODES
+def test_two_forwards_before_one_backward(memvp, batch, use_reentrant: bool) -> None:
+    """A memory left lying after forward ("current image") gives the first batch the second one's images, silently."""
+    ids, features = batch(images=8)
+
+    def backward(model: Any) -> None:
+        first = model(ids, labels=ids, visual_features=features[:4]).loss
+        second = model(ids, labels=ids, visual_features=features[4:]).loss
+        (first + 2 * second).backward()
+
+    assert_checkpointing_changes_nothing(memvp(), backward, use_reentrant=use_reentrant)
+
+
+def test_dropout_is_drawn_again_alike(memvp, batch) -> None:
+    ids, features = batch(images=4)
+
+    def backward(model: Any) -> None:
+        torch.manual_seed(4)
+        model(ids, labels=ids, visual_features=features).loss.backward()
+
+    assert_checkpointing_changes_nothing(memvp(memory_dropout=0.3), backward, use_reentrant=False)
+
+
+def test_switched_on_at_the_language_model(memvp, batch) -> None:
+    """Nobody has to know that MemVPModel has a method of its own."""
+    ids, features = batch(images=4)
+    model, plain = memvp().train(), memvp().train()
+    model.language_model.activation_checkpointing_enable()
+    for one in (model, plain):
+        one(ids, labels=ids, visual_features=features).loss.backward()
+    for name, parameter in plain.trainable_state().items():
+        torch.testing.assert_close(model.trainable_state()[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_backward_in_another_thread(memvp, batch) -> None:
+    from threading import Thread
+
+    ids, features = batch(images=4)
+    model, plain = memvp().train(), memvp().train()
+    model.gradient_checkpointing_enable()
+    loss = model(ids, labels=ids, visual_features=features).loss
+    thread = Thread(target=loss.backward)
+    thread.start()
+    thread.join()
+    plain(ids, labels=ids, visual_features=features).loss.backward()
+    for name, parameter in plain.trainable_state().items():
+        torch.testing.assert_close(model.trainable_state()[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,234 @@
+"""Every form of the retrieval against the loops, in value and in every gradient, for odd sizes."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from memvp_core.arrange import arrange
+from memvp_core.memory import choose_form, retrieve
+from memvp_core.reference import memory_rows, retrieval
+
+FORMS = ["direct", "split", "reference"]
+WIDTH = 5
+# (image index, tokens, rows per image, slots): one of everything, unequal groups, gaps, a change inside a sequence.
+CASES = {
+    "one_of_everything": ([0], 1, 1, 1),
+    "own_images": ([0, 1, 2], 3, 2, 3),
+    "all_slots_filled": ([0, 1], 63, 3, 3),
+    "shared_unequally": ([1, 0, 1, 2, 1], 2, 2, 4),
+    "some_without_image": ([2, -1, 0, -1, -1, 2], 2, 2, 3),
+    "none_with_image": ([-1, -1], 3, 2, 3),
+    "per_token": ([[0, 0, -1], [2, 1, 1]], 3, 2, 3),
+}
+
+
+def make_tensors(*, index: Tensor, tokens: int, rows: int, slots: int) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    shapes = {
+        "x": (index.shape[0], tokens, WIDTH),
+        "rows": (3, rows, WIDTH),
+        "key_positions": (slots, WIDTH),
+        "value_positions": (slots, WIDTH),
+        "visual_scale": (1,),
+        "retrieval_scale": (1,),
+    }
+    return {name: torch.randn(shape, dtype=torch.float64, requires_grad=True) for name, shape in shapes.items()}
+
+
+def expected(tensors: dict[str, Tensor], *, index: Tensor, **settings: Any) -> Tensor:
+    """One token at a time, from the rows of its own image."""
+    x = tensors["x"]
+    per_token = index if index.ndim == 2 else index[:, None].expand(x.shape[:2])
+    out = [one_token(tensors, x=x[b, t], image=int(per_token[b, t]), **settings) for b, t in index_pairs(x)]
+    return torch.stack(out).view_as(x)
+
+
+def index_pairs(x: Tensor) -> list[tuple[int, int]]:
+    return [(b, t) for b in range(x.shape[0]) for t in range(x.shape[1])]
+
+
+def one_token(
+    tensors: dict[str, Tensor],
+    *,
+    x: Tensor,
+    image: int,
+    insert_in: str = "both",
+    padded_rows: str = "live",
+    no_image: str = "positions",
+) -> Tensor:
+    if image < 0 and no_image == "base":
+        return torch.zeros_like(x)
+    projected = None if image < 0 else tensors["rows"][image]
+    num_live = len(projected) if padded_rows == "masked" and projected is not None else None
+    keys, values = (
+        memory_rows(
+            projected if insert_in in ("both", name) else None,
+            positions=tensors[f"{name[:-1]}_positions"],
+            visual_scale=tensors["visual_scale"],
+        )[:num_live]
+        for name in ("keys", "values")
+    )
+    found = retrieval(x, keys=keys, values=values, activation=functional.silu)
+    return tensors["retrieval_scale"] * found
+
+
+def assert_same(out: Tensor, reference: Tensor, tensors: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(out, reference, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(out)
+    inputs = list(tensors.values())
+    grads = torch.autograd.grad((out * weights).sum(), inputs, allow_unused=True, materialize_grads=True)
+    wanted = torch.autograd.grad((reference * weights).sum(), inputs, allow_unused=True, materialize_grads=True)
+    for name, left, right in zip(tensors, grads, wanted, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-11, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("case", CASES)
+def test_form_equals_loops(case: str, method: str) -> None:
+    index_list, tokens, rows, slots = CASES[case]
+    index = torch.tensor(index_list)
+    tensors = make_tensors(index=index, tokens=tokens, rows=rows, slots=slots)
+    out = retrieve(**tensors, image_index=index, activation=functional.silu, method=method)
+    assert_same(out, expected(tensors, index=index), tensors)
+
+
+@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"insert_in": "keys"},
+        {"insert_in": "values"},
+        {"padded_rows": "masked"},
+        {"no_image": "base"},
+        {"insert_in": "values", "padded_rows": "masked", "no_image": "base"},
+    ],
+    ids=lambda settings: "_".join(settings.values()),
+)
+def test_variant_equals_loops(settings: dict[str, str], method: str) -> None:
+    index = torch.tensor([2, -1, 0, -1, -1, 2])
+    tensors = make_tensors(index=index, tokens=2, rows=2, slots=3)
+    out = retrieve(**tensors, image_index=index, activation=functional.silu, method=method, **settings)
+    assert_same(out, expected(tensors, index=index, **settings), tensors)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-1, 3), min_size=1, max_size=12), st.integers(1, 3))
+def test_arrangement_sorts_every_unit_to_its_image(index: list[int], times: int) -> None:
+    arrangement = arrange(torch.tensor(index), device=torch.device("cpu")).repeat(times)
+    repeated = [image for image in index for _ in range(times)]
+    order = range(len(repeated)) if arrangement.order is None else arrangement.order.tolist()
+    assert sorted(order) == list(range(len(repeated)))
+    images = [
+        arrangement.entries[group.first_entry + number]
+        for group in arrangement.groups
+        for number in range(group.num_entries)
+        for _ in range(group.units_per_entry)
+    ]
+    assert [repeated[unit] for unit in order] == images
+    if arrangement.inverse is not None:
+        assert [list(order)[place] for place in arrangement.inverse.tolist()] == list(range(len(repeated)))
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_order_of_slots_does_not_matter(method: str) -> None:
+    index = torch.tensor([0, 2])
+    tensors = make_tensors(index=index, tokens=3, rows=3, slots=3)
+    order = [2, 0, 1]
+    shuffled = tensors | {
+        "rows": tensors["rows"][:, order],
+        "key_positions": tensors["key_positions"][order],
+        "value_positions": tensors["value_positions"][order],
+    }
+    settings = {"image_index": index, "activation": functional.silu, "method": method}
+    torch.testing.assert_close(retrieve(**tensors, **settings), retrieve(**shuffled, **settings), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("padded_rows", "matters"), [("live", True), ("masked", False)])
+def test_padded_slot_matters_only_while_live(padded_rows: str, matters: bool) -> None:
+    index = torch.tensor([0])
+    tensors = make_tensors(index=index, tokens=2, rows=2, slots=3)
+    settings = {"image_index": index, "activation": functional.silu, "padded_rows": padded_rows}
+    before = retrieve(**tensors, **settings)
+    with torch.no_grad():
+        tensors["value_positions"][2] += 1.0
+    assert torch.equal(before, retrieve(**tensors, **settings)) is not matters
+
+
+def test_forms_draw_the_same_dropout_mask() -> None:
+    index = torch.arange(3)
+    tensors = make_tensors(index=index, tokens=4, rows=2, slots=3)
+    outputs = []
+    for method in ("direct", "split"):
+        torch.manual_seed(5)
+        outputs.append(retrieve(**tensors, image_index=index, activation=functional.silu, dropout=0.5, method=method))
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-12)
+    undropped = retrieve(**tensors, image_index=index, activation=functional.silu)
+    assert not torch.allclose(outputs[0], undropped)
+
+
+def score_error_in_bfloat16(method: str) -> float:
+    """Relative to the visual part of the scores, at the scales a run starts with."""
+    torch.manual_seed(0)
+    x, rows, keys = torch.randn(1, 64, 512) * 0.3, torch.randn(1, 32, 512) * 0.2, torch.randn(32, 512) * 0.02
+    x, rows, keys = x.bfloat16(), rows.bfloat16(), keys.bfloat16()
+    scores: list[Tensor] = []
+
+    def keep(values: Tensor) -> Tensor:
+        scores.append(values)
+        return values
+
+    settings = {"value_positions": keys, "image_index": torch.tensor([0]), "activation": keep}
+    retrieve(x, rows=rows, key_positions=keys, visual_scale=0.01, method=method, **settings)
+    visual = 0.01 * x.double() @ rows.double().mT
+    exact = visual + x.double() @ keys.double().mT
+    return float((scores[0].double() - exact).norm() / visual.norm())
+
+
+def test_split_keeps_the_image_that_direct_rounds_away_in_bfloat16() -> None:
+    direct, split = score_error_in_bfloat16("direct"), score_error_in_bfloat16("split")
+    assert direct > 1e-2
+    # What is left is the rounding of lambda f(z) itself, 2^-9.
+    assert split < 3e-3
+
+
+def test_sixteen_bit_scores_are_kept_in_float32() -> None:
+    from memvp_core.precision import dot
+
+    torch.manual_seed(0)
+    x, keys = torch.randn(2, 3, 256, dtype=torch.bfloat16), torch.randn(2, 4, 256, dtype=torch.bfloat16)
+    assert dot(x, keys).dtype == torch.float32
+    # float32 sums of 256 products; a bfloat16 result would be off by 4e-3.
+    torch.testing.assert_close(dot(x, keys).double(), x.double() @ keys.double().mT, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(dot(x, keys[0]).double(), x.double() @ keys[0].double().mT, rtol=1e-5, atol=1e-5)
+
+
+def test_sixteen_bit_gradients_follow_the_wide_ones() -> None:
+    from memvp_core.precision import dot
+
+    torch.manual_seed(0)
+    x, keys = torch.randn(2, 3, 8), torch.randn(4, 8)
+    short = [tensor.bfloat16().requires_grad_() for tensor in (x, keys)]
+    wide = [tensor.detach().double().requires_grad_() for tensor in short]
+    for tensors in (short, wide):
+        (dot(*tensors) ** 2).sum().backward()
+    for left, right in zip(short, wide, strict=True):
+        # bfloat16 has 8 bits of mantissa: 2^-8 of the largest gradient.
+        torch.testing.assert_close(left.grad.double(), right.grad, rtol=0, atol=2**-7 * float(right.grad.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shared", "form"),
+    [
+        (torch.float32, True, "direct"),
+        (torch.float64, True, "direct"),
+        (torch.float32, False, "split"),
+        (torch.bfloat16, True, "split"),
+    ],
+)
+def test_auto_chooses_by_dtype_and_sharing(dtype: torch.dtype, shared: bool, form: str) -> None:
+    assert choose_form("auto", dtype=dtype, shared_positions=shared) == form

@@ -1,0 +1,168 @@
+"""What is written comes back: adapters with and without LoRA, and memories; damage is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memvp_core import MemVPConfig, MemVPModel, VisualMemory
+
+
+def with_lora(model: Any, **settings: Any) -> Any:
+    from peft import LoraConfig
+
+    torch.manual_seed(3)
+    config = LoraConfig(r=2, target_modules=["q_proj", "gate_proj"], init_lora_weights=False, **settings)
+    model.add_lora(config)
+    return model
+
+
+@pytest.mark.parametrize("settings", [{}, {"learn_scales": True, "share_position_embedding": False}])
+@pytest.mark.parametrize("lora", [False, True], ids=["memory", "memory_and_lora"])
+def test_round_trip(memvp, llama, batch, tmp_path: Path, settings: dict[str, Any], lora: bool) -> None:
+    model = with_lora(memvp(**settings)) if lora else memvp(**settings)
+    ids, features = batch(images=4)
+    model.save_pretrained(tmp_path / "adapter")
+    again = MemVPModel.from_pretrained(llama(), tmp_path / "adapter").eval()
+    assert again.memvp_config == model.memvp_config
+    assert again.trainable_state().keys() == model.trainable_state().keys()
+    wanted = model(ids, visual_features=features).logits
+    torch.testing.assert_close(again(ids, visual_features=features).logits, wanted, rtol=0, atol=0)
+    files = {path.relative_to(tmp_path / "adapter").as_posix() for path in (tmp_path / "adapter").rglob("*.*")}
+    own = {"adapter_config.json", "adapter_model.safetensors"}
+    assert files == own | ({f"lora/{name}" for name in own} if lora else set())
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["injected", "peft_model"])
+def test_plain_peft_loads_the_lora(memvp, llama, batch, tmp_path: Path, wrapped: bool) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if wrapped:
+        torch.manual_seed(3)
+        config = LoraConfig(r=2, target_modules=["q_proj", "gate_proj"], init_lora_weights=False)
+        model = memvp(get_peft_model(llama(), config))
+    else:
+        model = with_lora(memvp())
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(llama(), str(tmp_path / "lora")).eval()
+    ids, _ = batch()
+    wanted = model.unload().eval()(ids).logits
+    torch.testing.assert_close(loaded(ids).logits, wanted, rtol=0, atol=0)
+    assert not torch.allclose(wanted, llama()(ids).logits)
+
+
+def test_given_tensors_replace_the_models_own(memvp, llama, tmp_path: Path) -> None:
+    model = with_lora(memvp())
+    state = {name: value.detach() + 1.0 for name, value in model.trainable_state().items()}
+    model.save_pretrained(tmp_path, state=state)
+    again = MemVPModel.from_pretrained(llama(), tmp_path)
+    for name, value in again.trainable_state().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_same_adapter_gives_same_bytes(memvp, tmp_path: Path) -> None:
+    model = with_lora(memvp())
+    for folder in ("a", "b"):
+        model.save_pretrained(tmp_path / folder)
+    for path in (tmp_path / "a").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_missing_folder_is_named(llama, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no file .*nowhere/adapter_config\.json"):
+        MemVPModel.from_pretrained(llama(), tmp_path / "nowhere")
+
+
+def test_adapter_of_another_kind_is_refused(llama, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(ValueError, match="holds a 'LORA' adapter"):
+        MemVPModel.from_pretrained(llama(), tmp_path)
+
+
+def test_adapter_for_another_width_is_refused(memvp, llama, tmp_path: Path) -> None:
+    memvp().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"key_positions is \(5, 16\), expected \(5, 32\)"):
+        MemVPModel.from_pretrained(llama(hidden_size=32), tmp_path)
+
+
+def test_truncated_tensors_are_named(memvp, llama, tmp_path: Path) -> None:
+    memvp().save_pretrained(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is not a sound safetensors file"):
+        MemVPModel.from_pretrained(llama(), tmp_path)
+
+
+def test_failed_write_leaves_the_old_file(memvp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from memvp_core import files
+
+    path = tmp_path / "settings.json"
+    files.write_json(path, {"step": 1})
+    monkeypatch.setattr(files.os, "replace", _fail)
+    with pytest.raises(OSError, match="disk is gone"):
+        files.write_json(path, {"step": 2})
+    assert files.read_json(path) == {"step": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["settings.json"]
+
+
+def _fail(*_: Any) -> None:
+    raise OSError("disk is gone")
+
+
+def test_memory_round_trip(memvp, batch, tmp_path: Path) -> None:
+    model = memvp()
+    ids, features = batch(images=4)
+    memory = model.encode(features)
+    memory.save(tmp_path / "images.safetensors")
+    loaded = VisualMemory.load(tmp_path / "images.safetensors")
+    assert torch.equal(loaded.rows, memory.rows)
+    assert loaded.projector == memory.projector
+    assert torch.equal(model(ids, memory=loaded).logits, model(ids, memory=memory).logits)
+    assert memory.nbytes == 4 * 4 * 16 * 8
+    assert (tmp_path / "images.safetensors").stat().st_size < memory.nbytes + 300
+
+
+def test_memory_survives_saving_and_casting_the_model(memvp, llama, batch, tmp_path: Path) -> None:
+    """A memory made by a model in float32 is one that its bfloat16 cast accepts."""
+    model = memvp(llama().float())
+    ids, features = batch(images=4)
+    memory = model.encode(features)
+    model.save_pretrained(tmp_path)
+    again = MemVPModel.from_pretrained(llama().bfloat16(), tmp_path).bfloat16()
+    assert again(ids, memory=memory).logits.isfinite().all()
+
+
+def test_parts_of_a_memory(memvp, batch) -> None:
+    memory = memvp().encode(batch(images=4)[1])
+    assert torch.equal(memory[2].rows, memory.rows[2:3])
+    assert torch.equal(memory[-1].rows, memory.rows[3:])
+    assert torch.equal(memory[1:3].rows, memory.rows[1:3])
+    assert torch.equal(VisualMemory.cat([memory[1:3], memory[0]]).rows, memory.rows[[1, 2, 0]])
+    joined = VisualMemory.join([memory[0:2], memory[2:4]])
+    assert torch.equal(joined.rows[1], torch.cat([memory.rows[1], memory.rows[3]]))
+    with pytest.raises(IndexError, match="there is no entry 4"):
+        memory[4]
+
+
+def test_memories_that_do_not_belong_together_are_refused(memvp, batch) -> None:
+    memory = memvp().encode(batch(images=4)[1])
+    stranger = memvp(seed=5).encode(batch(images=4)[1])
+    with pytest.raises(ValueError, match="different projectors"):
+        VisualMemory.cat([memory, stranger])
+    with pytest.raises(ValueError, match=r"number of rows per image: \[2, 4\]"):
+        VisualMemory.cat([memory, VisualMemory(memory.rows[:, :2], memory.projector)])
+    with pytest.raises(ValueError, match="at least one memory"):
+        VisualMemory.cat([])
+
+
+def test_adapter_is_no_memory(memvp, tmp_path: Path) -> None:
+    memvp().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is not a visual memory"):
+        VisualMemory.load(tmp_path / "adapter_model.safetensors")
+
+
+def test_settings_survive_json() -> None:
+    config = MemVPConfig(vision_hidden_size=8, layers_to_transform=[0, 3], projector_hidden_sizes=[4, 4])
+    assert MemVPConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
