@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from memvp_core.config import MemVPConfig
 from memvp_data.toyworld import ToyWorldConfig
-from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig
+from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig, check_batch_split
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -143,8 +143,13 @@ class JobConfig:
                 f"name must be 1 to 64 letters, digits, '-' or '_', as it names a folder; got {self.name!r}"
             )
         if (self.data.root is None) == (self.data.toyworld is None):
-            raise ConfigError("set exactly one of data.root (folder of official files) and data.toyworld (draw them)")
+            raise ConfigError("set one of data.root (folder of official files) and data.toyworld (draw them), the other null")
         _check_positive(self)
+        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+            try:
+                check_batch_split(stage, num_workers=self.launch.num_workers)
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}") from error
 
 
 def _check_positive(config: JobConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,11 +43,15 @@ def build_shards(context: StepContext) -> StepOutcome:
 
 
 def _draw(context: StepContext) -> Path:
-    from memvp_data.toyworld import write_toyworld
+    from memvp_data.toyworld import images_in, write_toyworld
 
     folder = context.folder / "official_files"
-    assert context.config.data.toyworld is not None
-    write_toyworld(folder, context.config.data.toyworld)
+    world = context.config.data.toyworld
+    assert world is not None
+    drawn = itertools.count(1)
+    context.progress.describe("drawing")
+    write_toyworld(folder, world, progress=lambda _: context.progress(next(drawn), images_in(world)))
+    context.progress.describe("")
     return folder
 
 
@@ -103,6 +108,7 @@ def extract_features(context: StepContext) -> StepOutcome:
     """Image shards -> feature shards, one to one; shards an interrupted attempt finished are kept."""
     from memvp_train.features import extract_features as extract
 
+    context.progress(0, context.inputs["build_shards"].record.summary["images"])
     manifest: Manifest = extract(
         context.inputs["build_shards"].folder / "images",
         context.folder / "features",

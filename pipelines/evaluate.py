@@ -61,7 +61,7 @@ def _answer_all(
         if not out.is_file():
             out.parent.mkdir(parents=True, exist_ok=True)
             models.answer(
-                row, slices[name], out=out, progress=lambda n, _, start=done: context.progress(start + n, total)
+                row, slices[name], out=out, progress=lambda n, start=done: context.progress(start + n, total)
             )
         done += len(slices[name])
         context.progress(done, total)
@@ -87,7 +87,7 @@ class _Models:
             self._stage = stage
         return self._model, self._tokenizer
 
-    def answer(self, row: Row, samples: list[Sample], *, out: Path, progress: Callable[[int, int], None]) -> None:
+    def answer(self, row: Row, samples: list[Sample], *, out: Path, progress: Callable[[int], None]) -> None:
         """Write the row's answers to `out`."""
         from memvp_train.predict import predict
 
@@ -110,8 +110,8 @@ class _Models:
     def image_memory_bytes(self) -> int:
         """Bytes of the memory of one image, as stage 2's model answers from it."""
         model, _ = self.get("stage2")
-        shape = (1, *self.features.feature_shape)
-        return int(model.encode(torch.zeros(shape)).nbytes)
+        device = next(model.parameters()).device
+        return int(model.encode(torch.zeros(1, *self.features.feature_shape, device=device)).nbytes)
 
 
 def load_tuned(config: JobConfig, adapter: Path) -> tuple[Any, Any]:
@@ -119,8 +119,8 @@ def load_tuned(config: JobConfig, adapter: Path) -> tuple[Any, Any]:
     from memvp_core import MemVPModel
     from memvp_train.models import build_language_model, build_tokenizer
 
-    language_model = build_language_model(config.language)
-    return MemVPModel.from_pretrained(language_model, adapter).eval(), build_tokenizer(config.language)
+    model = MemVPModel.from_pretrained(build_language_model(config.language), adapter).eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), build_tokenizer(config.language)
 
 
 def _score_all(

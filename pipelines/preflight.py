@@ -88,17 +88,18 @@ def _check_database(path: Path, *, uri: str) -> None:
 
 
 def check_models(config: JobConfig) -> dict[str, int]:
-    """Models, tokenizer, templates and batch sizes fit together; no weights are read. Returns trainable counts.
+    """Models, tokenizer, templates and launch fit together; no weights are read. Returns trainable counts.
 
     Raises:
         ConfigError or the ValueError of the part that does not fit, naming the settings.
     """
-    from memvp_train.config import check_batch_split
+    from memvp_train.launch import check_launch
     from memvp_train.models import build_tokenizer
+
+    check_launch(config.launch)
 
     for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
         _check_known(f"{name}.template", stage.template)
-        check_batch_split(stage, num_workers=config.launch.num_workers)
     _check_features(config)
     build_tokenizer(config.language)
     return planned_parameters(config)

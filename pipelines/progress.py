@@ -13,20 +13,22 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class StepProgress:
-    """Callable with (done, total): the form every package's `progress` argument takes."""
+    """Callable with the amount done, the form every package's `progress` argument takes; the total may follow later."""
 
     def __init__(self, bar: Progress, *, title: str, console: Console) -> None:
         self._bar = bar
         self._title = title
         self._console = console
+        self._total: int | None = None
         self._task = bar.add_task(title, total=None)
         self._last_line = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
+    def __call__(self, done: int, total: int | None = None) -> None:
+        self._total = self._total if total is None else total
+        self._bar.update(self._task, completed=done, total=self._total)
         if not self._console.is_terminal and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            self._console.print(f"{self._title}: {done} of {total}")
+            self._console.print(f"{self._title}: {done} of {self._total or 'unknown'}")
 
     def describe(self, text: str) -> None:
         """Add a few words behind the title, e.g. the newest loss."""

@@ -81,14 +81,15 @@ def answer_map(model: Any, *, prompt: tuple[int, ...], features: torch.Tensor) -
     """
     from memvp_core.locate import retrieval_map
 
-    input_ids = torch.tensor([prompt])
+    device = next(model.parameters()).device
+    input_ids = torch.tensor([prompt], device=device)
     with torch.inference_mode():
         scores_LBTg = retrieval_map(
             model,
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids),
-            memory=model.encode(features),
-            image_index=torch.zeros(1, dtype=torch.long),
+            memory=model.encode(features.to(device)),
+            image_index=torch.zeros(1, dtype=torch.long, device=device),
         )
     scores_g = scores_LBTg[:, 0, -1].float().mean(dim=0)
     side = math.isqrt(len(scores_g))

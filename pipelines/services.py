@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memvp_train.config import LaunchConfig
@@ -37,8 +38,13 @@ class Services:
         self._ray_is_up = True
 
     def map_shards(self) -> Callable[..., Any]:
-        """The function that spreads work over shards."""
+        """The function that spreads work over shards: Ray tasks, or a plain loop where there are no workers."""
+        if self.launch.num_workers == 0:
+            from memvp_train.features import map_here
+
+            return map_here
         from memvp_train.launch import map_shards
 
         self.start_ray()
-        return map_shards
+        gpus = 1 if self.launch.use_gpu else 0
+        return partial(map_shards, cpus_per_task=self.launch.cpus_per_worker, gpus_per_task=gpus)

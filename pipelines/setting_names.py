@@ -32,7 +32,7 @@ class SettingNames:
         parent = name
         while "." in parent:
             parent = parent.rpartition(".")[0]
-            if parent in self.types and _dataclass_of(self.types[parent]) is None and _is_mapping(self.types[parent]):
+            if parent in self.types and dataclass_of(self.types[parent]) is None and _is_mapping(self.types[parent]):
                 return
         raise ConfigError(f"unknown setting '{name}' ({where}); {self._hint(name)}")
 
@@ -59,10 +59,10 @@ class SettingNames:
         near = difflib.get_close_matches(leaf.replace("-", "_"), by_leaf, n=1, cutoff=0.6)
         if near:
             return f"did you mean '{by_leaf[near[0]]}'?"
-        elsewhere = difflib.get_close_matches(name, self.types, n=1, cutoff=0.6)
-        elsewhere = elsewhere or [known for known in self.types if known.rpartition(".")[2] == leaf]
+        elsewhere = [known for known in self.types if known.rpartition(".")[2] == leaf]
+        elsewhere = elsewhere or difflib.get_close_matches(name, self.types, n=1, cutoff=0.6)
         if elsewhere:
-            return f"did you mean '{elsewhere[0]}'?"
+            return f"did you mean {' or '.join(repr(known) for known in elsewhere)}?"
         return f"known here: {', '.join(sorted(by_leaf) or sorted(k for k in self.types if '.' not in k))}"
 
 
@@ -72,7 +72,7 @@ def _walk(root: type, *, prefix: str) -> list[tuple[str, Any]]:
     for field in dataclasses.fields(root):
         name = f"{prefix}{field.name}"
         found.append((name, hints[field.name]))
-        inner = _dataclass_of(hints[field.name])
+        inner = dataclass_of(hints[field.name])
         if inner is not None:
             found.extend(_walk(inner, prefix=f"{name}."))
     return found
@@ -82,7 +82,8 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _dataclass_of(hint: Any) -> type | None:
+def dataclass_of(hint: Any) -> type | None:
+    """The dataclass among the members of a type such as `LoraSettings | None`."""
     return next((part for part in _members(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
 
 
@@ -104,4 +105,6 @@ def _describe_one(hint: Any) -> str:
         return f"a group of settings ({', '.join(field.name for field in dataclasses.fields(hint))})"
     if _is_mapping(hint):
         return "a mapping"
-    return "a list"
+    items = [item for item in get_args(hint) if item is not Ellipsis]
+    count = f" of {len(items)}" if Ellipsis not in get_args(hint) else ""
+    return f"a list{count}, each {_describe_one(items[0])}" if items else "a list"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from pipelines.config import ConfigError, JobConfig
-from pipelines.setting_names import SettingNames, describe_type
+from pipelines.setting_names import SettingNames, dataclass_of, describe_type
+
+T = TypeVar("T")
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _GOT = re.compile(r"(?:Got value|Given value): (.*)")
@@ -35,9 +38,26 @@ def read_job(arguments: Sequence[str]) -> JobConfig:
         warnings.simplefilter("ignore")
         parser = _parser()
         try:
-            return JobConfig(**vars(parser.instantiate(parser.parse_args(list(arguments)))))
+            return _build(JobConfig, parser.parse_args(list(arguments)), group="")
         except argparse.ArgumentError as error:
             raise ConfigError(_sentence(str(error.message), names=names)) from error
+
+
+def _build(cls: type[T], values: Any, *, group: str) -> T:
+    """The dataclass, its inner ones first; what one of them refuses is reported with the name of its group."""
+    hints = get_type_hints(cls)
+    built = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        value, inner = values[field.name], dataclass_of(hints[field.name])
+        if inner is not None and value is not None:
+            value = _build(inner, value, group=f"{group}{field.name}.")
+        built[field.name] = value
+    try:
+        return cls(**built)
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{group.rstrip('.')}: {error}") from error
 
 
 def _parser() -> ArgumentParser:
@@ -94,6 +114,8 @@ def _sentence(message: str, *, names: SettingNames) -> str:
     name = names.longest(keys)
     got = _GOT.findall(message)
     hint = names.types.get(name)
+    if dataclass_of(hint) is not None and not got:
+        return f"setting '{name}' expects {describe_type(hint)}"
     if hint is None or not got or "Expected" not in message:
         return f"setting '{name}': {' '.join(message.split())}"
     value = got[-1].strip() if len(keys) == 1 else got[0].strip()

@@ -23,7 +23,8 @@ def tune_stage2(context: StepContext) -> StepOutcome:
 
 
 def _tune(context: StepContext, *, name: str, stage: StageConfig, start_from: str | None) -> StepOutcome:
-    from memvp_train.stage import StageRun, run_stage
+    from memvp_train.config import StageRun
+    from memvp_train.stage import run_stage
 
     context.services.start_ray()
     build = context.inputs["build_shards"]

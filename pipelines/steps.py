@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -166,9 +166,21 @@ def step_folder(run_folder: Path, *, step: str, key: str) -> Path:
 
 
 def _describe_outputs(outputs: tuple[Path, ...], *, folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(
-        file for output in outputs for file in (output.rglob("*") if output.is_dir() else (output,)) if file.is_file()
-    )
-    return {
-        str(file.relative_to(folder)): {"sha256": digest_file(file), "bytes": file.stat().st_size} for file in files
-    }
+    described = {}
+    for file in sorted(_files(outputs)):
+        digest = _hash_in_manifest(file) or digest_file(file)
+        described[str(file.relative_to(folder))] = {"sha256": digest, "bytes": file.stat().st_size}
+    return described
+
+
+def _files(outputs: tuple[Path, ...]) -> Iterator[Path]:
+    for output in outputs:
+        yield from (file for file in (output.rglob("*") if output.is_dir() else (output,)) if file.is_file())
+
+
+def _hash_in_manifest(file: Path) -> str | None:
+    """A shard's hash was taken while it was written; a terabyte of features need not be read again for it."""
+    if file.suffix != ".tar":
+        return None
+    shards = (read_json(file.parent / "manifest.json") or {}).get("shards", [])
+    return next((shard["sha256"] for shard in shards if shard["name"] == file.name), None)

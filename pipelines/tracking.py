@@ -7,6 +7,7 @@ and the same command later sends what is missing: runs are found again by id, po
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -221,6 +222,8 @@ def open_tracker(
     """
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         client = MlflowClient(uri, uri)
         found = client.get_experiment_by_name(config.experiment)

@@ -1,0 +1,97 @@
+"""report.json, the printed table and the Markdown say the same, in the issue's order."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from pipelines.figures import Panel, draw_loss_curves, draw_retrieval_page
+from pipelines.report import make_report, markdown, print_report, results_table, tracking_command, write_report
+from pipelines.rows import ROWS, row_slices
+from pipelines.steps import FinishedStep, StepRecord
+
+
+def score(accuracy: float, **tasks: float) -> dict[str, Any]:
+    by_task = {task: {"accuracy": value, "n": 5} for task, value in tasks.items()}
+    return {"accuracy": accuracy, "n": 5 * len(tasks), "by_task": by_task, "unparsable": 0.0}
+
+
+def finished(name: str, summary: dict[str, Any], *, reused: bool = False) -> FinishedStep:
+    return FinishedStep(StepRecord(name, "key", {}, summary, 1.5), Path("/run") / name, reused)
+
+
+def a_report() -> dict[str, Any]:
+    scores = {
+        row.name: {name: score(0.5, shape=0.25, colour=0.75) for name in row_slices(row, slices=("image", "unseen", "described"))}
+        for row in ROWS
+    }
+    steps = {
+        "build_shards": finished("build_shards", {}, reused=True),
+        "stage1": finished("stage1", {"trainable_parameters": 10, "final_loss": 1.0}),
+        "stage2": finished("stage2", {"trainable_parameters": 30, "final_loss": 0.5}),
+        "evaluate": finished("evaluate", {"scores": scores, "image_memory_bytes": 64, "figures": ["figures/a.png"]}),
+        "register": finished("register", {"name": "memvp", "version": "1", "uri": "models:/memvp@champion"}),
+    }
+    return make_report(steps, name="smoke")
+
+
+def test_report_has_the_promised_fields(tmp_path: Path) -> None:
+    write_report(a_report(), folder=tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert list(report["rows"]) == [
+        "base", "text_ceiling", "stage1", "stage2", "stage2_no_image", "stage2_other_image",
+    ]  # fmt: skip
+    assert report["rows"]["stage2"]["accuracy"] == 0.5
+    assert report["rows"]["stage2"]["n"] == 10
+    assert report["rows"]["stage2"]["by_task"]["colour"] == {"accuracy": 0.75, "n": 5}
+    assert report["trainable_parameters"] == {"stage1": 10, "stage2": 30}
+    assert report["image_memory_bytes"] == 64
+    assert report["seconds"]["stage2"] == 1.5
+    assert report["reused"] == ["build_shards"]
+
+
+def test_tasks_stand_in_reading_order_and_gaps_are_dashes() -> None:
+    header, lines = results_table(a_report())
+    assert header == ["model state", "image questions", "n", "colour", "shape", "unseen pairs"]
+    by_title = {line[0]: line[1:] for line in lines}
+    assert by_title["stage 2 (+ LoRA)"] == ["50.0", "10", "75.0", "25.0", "50.0"]
+    assert by_title["base language model reading the scene as text (the ceiling)"][-1] == "-"
+
+
+def test_markdown_is_a_table() -> None:
+    assert markdown(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | --: |\n| x | 1 |\n"
+
+
+def test_printed_report_tells_where_to_look(tmp_path: Path) -> None:
+    console = Console(record=True, width=160)
+    print_report(a_report(), console=console, folder=tmp_path, tracking_uri="sqlite:////s/mlflow.db")
+    text = console.export_text()
+    for phrase in ("stage 2, image of another sample", "stage 1 10, stage 2 30", "bytes per image memory: 64", "build_shards"):
+        assert phrase in text
+    assert "mlflow server --backend-store-uri sqlite:////s/mlflow.db" in text
+
+
+def test_server_needs_no_command() -> None:
+    assert tracking_command("http://mlflow:5000") == "http://mlflow:5000"
+
+
+def test_rows_answer_only_what_exists() -> None:
+    ceiling, stage2 = ROWS[1], ROWS[3]
+    assert row_slices(ceiling, slices=("image", "unseen", "text_only", "described")) == ["described", "text_only"]
+    assert row_slices(stage2, slices=("image", "unseen", "text_only", "described")) == ["image", "unseen", "text_only"]
+    assert row_slices(ceiling, slices=("image",)) == []
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    rows = [{"step": float(step), "loss": 2 / step, "learning_rate": 0.1} for step in range(1, 60)]
+    draw_loss_curves({"stage1": rows, "stage2": rows[:1]}, path=tmp_path / "curves.png")
+    heat = np.zeros((6, 6), dtype=np.float32)
+    heat[0, 5] = 1
+    panel = Panel(np.full((96, 96, 3), 0.5, dtype=np.float32), heat, "what colour is the star ?", {"right": "red"})
+    draw_retrieval_page([panel] * 4, path=tmp_path / "page.png")
+    for name in ("curves.png", "page.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5, "an empty page"
