@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -20,7 +21,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     A full disk raises the usual `OSError`, with `path` named.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{token_hex(8)}-{path.name}")
     try:
         with temporary.open("wb") as file:
             yield file
