@@ -60,7 +60,8 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, name: st
     found = load_newest(store.candidates(), settings=SETTINGS, on_damage=reasons.append)
     assert found is not None
     _assert_same(found, _state(1))
-    assert len(reasons) == 1 and "step-000000002" in reasons[0]
+    assert len(reasons) == 1
+    assert "step-000000002" in reasons[0]
 
 
 def test_nothing_sound_is_none(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import socket
 import tempfile
 import uuid
@@ -23,14 +22,13 @@ import ray.train
 import torch
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import CheckpointConsistencyMode, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from memvp_data.atomic import atomic_write
-from memvp_train.checkpoint import CheckpointStore, TrainingState, is_whole, newest_first, write_state
+from memvp_train.checkpoint import CheckpointStore, TrainingState, newest_first, write_state
 from memvp_train.config import ConfigError, LaunchConfig
+from memvp_train.snapshot import copy_snapshot, mend_snapshot
 
-_SNAPSHOT = "checkpoint_manager_snapshot.json"
-_SNAPSHOT_COPY = "checkpoint_manager_snapshot.copy.json"
 _FAILURE = "failure.json"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,9 +42,6 @@ class WorkerFunction(Protocol):
     """What runs in every worker."""
 
     def __call__(self, config: dict[str, Any], /, *, device: torch.device, checkpoints: CheckpointStore) -> None: ...
-
-
-# --- a Ray to run on
 
 
 @contextmanager
@@ -144,9 +139,6 @@ def _start(launch: LaunchConfig) -> None:
     )
 
 
-# --- training workers
-
-
 def run_workers(fn: WorkerFunction, *, config: dict[str, Any], launch: LaunchConfig, name: str, storage: Path) -> None:
     """Run `fn(config, device=, checkpoints=)` on `launch.num_workers` workers of one process group until all return.
 
@@ -157,7 +149,7 @@ def run_workers(fn: WorkerFunction, *, config: dict[str, Any], launch: LaunchCon
     run_folder = storage.resolve() / name
     run_folder.mkdir(parents=True, exist_ok=True)
     (run_folder / _FAILURE).unlink(missing_ok=True)
-    _mend_snapshot(run_folder)
+    mend_snapshot(run_folder, ray_version=ray.__version__)
     with ray_session(launch), _quiet_train():
         try:
             _trainer(fn, config=config, launch=launch, run_folder=run_folder).fit()
@@ -201,8 +193,7 @@ def _worker_main(loop_config: dict[str, Any]) -> None:
     if (run_folder / _FAILURE).is_file():
         return  # the same settings would fail again; the driver raises what is written there
     try:
-        device = ray.train.torch.get_device()
-        loop_config["fn"](loop_config["config"], device=device, checkpoints=RayCheckpoints(run_folder))
+        loop_config["fn"](loop_config["config"], device=get_device(), checkpoints=RayCheckpoints(run_folder))
     except ValueError as error:
         with atomic_write(run_folder / _FAILURE) as file:
             file.write(json.dumps({"message": str(error)}).encode())
@@ -231,50 +222,7 @@ class RayCheckpoints:
             ray.train.report({"step": state.step}, checkpoint=checkpoint, checkpoint_dir_name=name)
             ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=600)
         if is_first:
-            _copy_snapshot(self._folder)
-
-
-# --- Ray's own record of checkpoints, which it does not write atomically
-
-
-def _copy_snapshot(run_folder: Path) -> None:
-    snapshot = run_folder / _SNAPSHOT
-    if _is_sound(snapshot):
-        with atomic_write(run_folder / _SNAPSHOT_COPY) as file:
-            file.write(snapshot.read_bytes())
-
-
-def _mend_snapshot(run_folder: Path) -> None:
-    """Before a run: put the last sound snapshot back if the present one is damaged, and clear away old checkpoints.
-
-    Without any sound snapshot Ray keeps its books from the start; our checkpoints are found without them.
-    """
-    snapshot, copy = run_folder / _SNAPSHOT, run_folder / _SNAPSHOT_COPY
-    if not _is_sound(snapshot):
-        snapshot.unlink(missing_ok=True)
-        if _is_sound(copy):
-            shutil.copy(copy, snapshot)
-    named = _named_checkpoints(snapshot) if snapshot.is_file() else set()
-    found = newest_first(run_folder)
-    for folder in found:
-        if folder.name not in named and (folder not in found[:2] or not is_whole(folder)):
-            shutil.rmtree(folder)
-
-
-def _named_checkpoints(snapshot: Path) -> set[str]:
-    return {result["checkpoint_dir_name"] for result in json.loads(snapshot.read_bytes())["checkpoint_results"]}
-
-
-def _is_sound(snapshot: Path) -> bool:
-    """Whether this Ray can continue from it: whole, of this version, and every checkpoint it names is there."""
-    try:
-        same_version = json.loads(snapshot.read_bytes())["ray_version"] == ray.__version__
-        return same_version and all((snapshot.parent / name).is_dir() for name in _named_checkpoints(snapshot))
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
-
-
-# --- failures
+            copy_snapshot(self._folder, ray_version=ray.__version__)
 
 
 @contextmanager
@@ -307,9 +255,6 @@ def _raise_failure(run_folder: Path) -> None:
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
-
-
-# --- maps
 
 
 def map_shards(

@@ -110,7 +110,8 @@ def _write_down(engine: Engine, pending: _Pending, *, log: MetricsLog | None) ->
         _check_finite(row)
     if log is not None:
         log.write(rows)
-    pending.losses.clear(), pending.tokens.clear(), pending.rows.clear()
+    for column in (pending.losses, pending.tokens, pending.rows):
+        column.clear()
 
 
 def _row(row: Row, *, loss: float, tokens: float) -> Row:

@@ -38,12 +38,12 @@ def build_language_model(config: LanguageModelConfig, *, dtype: torch.dtype | No
     """
     from transformers import AutoModelForCausalLM
 
-    dtype = dtype or getattr(torch, config.dtype)
+    chosen: torch.dtype = dtype or getattr(torch, config.dtype)
     settings = _model_config(config.path, overrides=config.overrides, what="language model")
     if meta or config.random_init:
         with torch.device("meta") if meta else _seeded(config.seed):
-            return AutoModelForCausalLM.from_config(settings, dtype=dtype).eval()
-    return _pretrained(AutoModelForCausalLM, config.path, settings=settings, dtype=dtype, what="language model")
+            return AutoModelForCausalLM.from_config(settings, dtype=chosen).eval()
+    return _pretrained(AutoModelForCausalLM, config.path, settings=settings, dtype=chosen, what="language model")
 
 
 def build_tokenizer(config: LanguageModelConfig) -> Any:

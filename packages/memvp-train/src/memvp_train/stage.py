@@ -4,10 +4,12 @@ The driver checks everything that can be wrong, tokenises once, starts the worke
 committed checkpoint. Called again after a crash it continues; called again when finished it returns what is there.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -76,11 +78,12 @@ def run_stage(
     done = finished_stage(run, launch)
     if done is not None:
         return done
-    prepared = prepare_stage(run, launch, on_sample=on_sample)
-    out = Path(prepared.run.out)
-    with _following(out / "metrics.jsonl", on_step=on_step):
-        state = _train(prepared, launch=launch)
-    return _publish(prepared, state=state)
+    out = Path(run.out).resolve()
+    with _locked(out):
+        prepared = prepare_stage(run, launch, on_sample=on_sample)
+        with _following(out / "metrics.jsonl", on_step=on_step):
+            state = _train(prepared, launch=launch)
+        return _publish(prepared, state=state)
 
 
 @dataclass(frozen=True)
@@ -244,6 +247,18 @@ def _check_images(run: StageRun, *, table: EncodedTable) -> None:
 
 
 @contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Refuse a second driver in the same folder. The system lifts the lock when this process dies, however it dies."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TrainingError(f"another process is training in {out}; wait for it or train elsewhere") from None
+        yield
+
+
+@contextmanager
 def _following(path: Path, *, on_step: Callable[[Row], None]) -> Iterator[None]:
     """Hand the rows of metrics.jsonl to `on_step` from a thread while the block runs, the rest when it ends."""
     stop = threading.Event()
@@ -286,12 +301,15 @@ def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
 
     The language model is built without weights: nothing of it goes into an adapter, and a 7B model need not fit here.
     """
-    model = build_memvp_model(
-        build_language_model(run.language, dtype=torch.float32, meta=True),
-        memvp=run.memvp,
-        lora=run.stage.lora,
-        init_adapter=run.init_adapter,
-    )
+    with warnings.catch_warnings():
+        # Of init_adapter only the shape is wanted here, and torch warns that weights without memory are not filled.
+        warnings.filterwarnings("ignore", message=".*which is a no-op", category=UserWarning)
+        model = build_memvp_model(
+            build_language_model(run.language, dtype=torch.float32, meta=True),
+            memvp=run.memvp,
+            lora=run.stage.lora,
+            init_adapter=run.init_adapter,
+        )
     state.check_names(model.trainable_state())
     temporary = out.with_name(f".tmp-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)

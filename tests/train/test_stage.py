@@ -1,0 +1,198 @@
+"""A stage from settings to an adapter that loads; what cannot work is refused before it starts."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memvp_core import MemVPModel
+from memvp_data.samples import Sample, SampleError, Turn, write_samples
+from memvp_train.checkpoint import CheckpointError, read_state
+from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, LoraSettings
+from memvp_train.loop import TrainingError
+from memvp_train.models import ModelError, build_language_model
+from memvp_train.stage import RESULT_FILE, StageResult, run_stage
+
+HERE = LaunchConfig(num_workers=0)
+
+
+def _adapter(tiny: Any, path: str) -> MemVPModel:
+    return MemVPModel.from_pretrained(build_language_model(tiny.language), path)
+
+
+@pytest.fixture(scope="module")
+def stage1(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> StageResult:
+    return run_stage(tiny.run(tmp_path_factory.mktemp("stage1") / "out"), HERE)
+
+
+def test_adapter_holds_the_weights_of_the_last_checkpoint(tiny: Any, tmp_path: Path) -> None:
+    run = tiny.run(tmp_path, lora=LoraSettings(rank=2))
+    result = run_stage(run, HERE)
+    state = read_state(tmp_path / "checkpoints" / "step-000000006")
+    model = _adapter(tiny, result.adapter_path)
+    found = {name: value for name, value in model.named_parameters() if name in state.weights}
+    torch.testing.assert_close(found, state.weights, rtol=0, atol=0)
+    assert result.trainable_parameters == sum(value.numel() for value in found.values())
+    assert result.num_samples == 24
+
+
+def test_steps_are_handed_on_once_and_in_order(tiny: Any, tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    result = run_stage(tiny.run(tmp_path), HERE, on_step=rows.append)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["loss"] == result.final_loss
+    assert set(rows[0]) == {"step", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds"}
+
+
+def test_training_lowers_the_loss(tiny: Any, tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    run_stage(
+        tiny.run(tmp_path, num_steps=60, lora=LoraSettings(rank=4), learning_rate=0.01), HERE, on_step=rows.append
+    )
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+
+
+def test_stage_2_starts_from_the_weights_of_stage_1(tiny: Any, tmp_path: Path, stage1: StageResult) -> None:
+    frozen = {"lora": LoraSettings(rank=2), "learning_rate": 1e-30, "lora_learning_rate": 0.02}
+    run = replace(tiny.run(tmp_path, **frozen), init_adapter=stage1.adapter_path)
+    result = run_stage(run, HERE)
+    before, after = (_adapter(tiny, path).state_dict() for path in (stage1.adapter_path, result.adapter_path))
+    for name, value in before.items():
+        if name.startswith("prompt."):
+            torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+    assert any("lora_B" in name and value.any() for name, value in after.items())
+
+
+def test_finished_stage_is_handed_back(tiny: Any, tmp_path: Path) -> None:
+    run = tiny.run(tmp_path)
+    first = run_stage(run, HERE)
+    before = (tmp_path / RESULT_FILE).stat().st_mtime_ns
+    assert run_stage(run, HERE) == first
+    assert (tmp_path / RESULT_FILE).stat().st_mtime_ns == before
+
+
+@pytest.mark.faults
+def test_damaged_adapter_is_written_again_without_training(tiny: Any, tmp_path: Path) -> None:
+    run = tiny.run(tmp_path)
+    first = run_stage(run, HERE)
+    weights = Path(first.adapter_path) / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-3])
+    metrics = (tmp_path / "metrics.jsonl").stat().st_mtime_ns
+    assert run_stage(run, HERE) == first
+    assert weights.read_bytes() == whole
+    assert (tmp_path / "metrics.jsonl").stat().st_mtime_ns == metrics
+
+
+def test_blind_control_trains_on_the_same_text_without_images(tiny: Any, tmp_path: Path) -> None:
+    seen = run_stage(tiny.run(tmp_path / "seen"), HERE)
+    blind = run_stage(replace(tiny.run(tmp_path / "blind"), features=None), HERE)
+    assert blind.num_samples == seen.num_samples
+    assert blind.final_loss != seen.final_loss
+
+
+def test_other_settings_in_the_same_folder_are_refused(tiny: Any, tmp_path: Path) -> None:
+    run_stage(tiny.run(tmp_path), HERE)
+    with pytest.raises(CheckpointError, match=r"other settings \(stage.learning_rate 0.02 -> 0.01\)"):
+        run_stage(tiny.run(tmp_path, learning_rate=0.01), HERE)
+
+
+def test_second_driver_in_the_same_folder_is_refused(tiny: Any, tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def start_another(row: dict[str, float]) -> None:
+        with pytest.raises(TrainingError) as caught:
+            run_stage(tiny.run(tmp_path), HERE)
+        refusals.append(str(caught.value))
+
+    run_stage(tiny.run(tmp_path), HERE, on_step=start_another)
+    assert len(refusals) == 6
+    assert f"another process is training in {tmp_path}" in refusals[0]
+
+
+def _with_samples(tiny: Any, run: Any, folder: Path, *samples: Sample) -> Any:
+    write_samples(folder / "own.parquet", samples)
+    return replace(run, samples=str(folder / "own.parquet"))
+
+
+def _refusals() -> dict[str, tuple[Any, type[Exception], str]]:
+    question = (Turn("user", "what colour ?"), Turn("assistant", "red"))
+    silent = (Turn("user", "what colour ?"),)
+    return {
+        "no samples table": (
+            lambda t, r, f: replace(r, samples="/nowhere.parquet"),
+            SampleError,
+            "/nowhere.parquet does not",
+        ),
+        "no features": (lambda t, r, f: replace(r, features=str(f)), ValueError, "manifest.json"),
+        "features too wide": (
+            lambda t, r, f: replace(r, memvp={**r.memvp, "vision_hidden_size": 9}),
+            ModelError,
+            "are 8 wide, memvp.vision_hidden_size is 9; set it to 8",
+        ),
+        "too few slots": (
+            lambda t, r, f: replace(r, memvp={**r.memvp, "num_slots": 2}),
+            ModelError,
+            "3 rows per image, memvp.num_slots is 2; set it to 3",
+        ),
+        "unknown memory setting": (
+            lambda t, r, f: replace(r, memvp={**r.memvp, "num_slot": 2}),
+            ValueError,
+            "has no setting num_slot",
+        ),
+        "image without features": (
+            lambda t, r, f: _with_samples(t, r, f, Sample("a", ("elsewhere",), question)),
+            ModelError,
+            "1 images of .* have no features in .*, first 'elsewhere'",
+        ),
+        "sample without an answer": (
+            lambda t, r, f: _with_samples(t, r, f, Sample("silent", (), silent)),
+            ValueError,
+            "'silent' has no answer",
+        ),
+        "no adapter": (lambda t, r, f: replace(r, init_adapter=str(f)), ModelError, "has no adapter_config.json"),
+        "no language model": (
+            lambda t, r, f: replace(r, language=LanguageModelConfig(str(f))),
+            ModelError,
+            "cannot be loaded",
+        ),
+        "no such template": (
+            lambda t, r, f: replace(r, stage=replace(r.stage, template="chat")),
+            ValueError,
+            "unknown template 'chat'",
+        ),
+        "no such LoRA layer": (
+            lambda t, r, f: replace(r, stage=replace(r.stage, lora=LoraSettings(target_modules=("nothing",)))),
+            ValueError,
+            "nothing",
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", _refusals())
+def test_what_cannot_work_is_refused_in_a_sentence(tiny: Any, tmp_path: Path, name: str) -> None:
+    change, error, sentence = _refusals()[name]
+    run = change(tiny, tiny.run(tmp_path / "out"), tmp_path)
+    with pytest.raises(error, match=sentence) as caught:
+        run_stage(run, HERE)
+    assert isinstance(caught.value, ValueError)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_batch_that_does_not_divide_is_refused(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="global_batch_size 8 must be a multiple of the 3 workers"):
+        run_stage(tiny.run(tmp_path), LaunchConfig(num_workers=3))
+
+
+def test_model_of_other_weights_is_not_the_same_stage(tiny: Any, tmp_path: Path) -> None:
+    shutil.copytree(tiny.language.path, tmp_path / "language")
+    run = replace(tiny.run(tmp_path / "out"), language=LanguageModelConfig(str(tmp_path / "language")))
+    run_stage(run, HERE)
+    path = tmp_path / "language" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 1e-5}))
+    with pytest.raises(CheckpointError, match=r"language\.path"):
+        run_stage(run, HERE)
