@@ -10,17 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 
 import torch
+from guidance import Look, guidance_loss, looks_of_question, looks_of_things
 from mixed_precision import MixedPrecision
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from memvp_data.toyworld.language import ASK, READING, TASKS, Question, caption, phrase
-from memvp_data.toyworld.scenes import sample_scene
+from memvp_data.toyworld.scenes import Scene, sample_scene
 
 LENGTH = 128
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
@@ -38,7 +40,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(vocab_size: int, *, hidden: int, layers: int, heads: int, ffn: int) -> LlamaForCausalLM:
+def build_model(vocab_size: int, *, hidden: int, layers: int, heads: int, ffn: int, init: float) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -52,13 +54,22 @@ def build_model(vocab_size: int, *, hidden: int, layers: int, heads: int, ffn: i
         bos_token_id=1,
         eos_token_id=2,
         tie_word_embeddings=False,
-        initializer_range=hidden**-0.5,  # the usual 0.02 suits wide models; here look-ups would form an hour later
+        initializer_range=init,
     )
     return LlamaForCausalLM(config)
 
 
+@dataclass
+class Sequence:
+    """Tokens of one training sequence, the weight of each in the loss, and where attention should go."""
+
+    ids: list[int]
+    weights: list[float]
+    looks: list[Look]
+
+
 class Corpus:
-    """Endless sequences of 128 tokens: one scene (told nine times in ten) and as many questions as fit."""
+    """Endless sequences: one scene (told nine times in ten) and as many questions about it as fit."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, *, seed: int):
         self.ids = tokenizer.get_vocab()
@@ -67,52 +78,44 @@ class Corpus:
     def encode(self, text: str) -> list[int]:
         return [self.ids[word] for word in text.split()]
 
-    def restatements(self) -> tuple[list[int], list[float]]:
-        """A scene told again and again, each time in another order: what induction heads are learnt from."""
-        scene, ids, weights = sample_scene(self.rng), [1], [0.0]
-        while len(ids) < LENGTH:
-            again = len(ids) > 1
-            for thing in self.rng.sample(scene.things, len(scene.things)):
-                ids += [*self.encode(phrase(thing)), self.ids[";"]]
-                weights += [0.0, 1.0, 1.0, 1.0, 0.0] if again else [0.05] * 5
-        return ids[:LENGTH], weights[:LENGTH]
-
-    def sequence(self, *, composed: float) -> tuple[list[int], list[float]]:
-        rng = self.rng
-        scene = sample_scene(rng)
-        told = caption(scene, order=rng if rng.random() < 0.8 else None) if rng.random() < 0.92 else None
-        ids, weights = [1], [0.0]
-        first = True
+    def sequence(self, *, composed: float) -> Sequence:
+        """``composed`` is the share of scored tasks; the rest practises plain look-ups."""
+        scene, made = sample_scene(self.rng), Sequence([1], [0.0], [])
+        things = list(scene.things)
+        if self.rng.random() < 0.8:
+            self.rng.shuffle(things)
+        is_told = self.rng.random() < 0.92
+        told = [(thing, 5 * (k + 1)) for k, thing in enumerate(things)] if is_told else []
+        made.looks += looks_of_things([place for _, place in told])
+        opening = " ; ".join(phrase(thing) for thing in things) + " . " if is_told else ""
         while True:
             question = self.question(scene, composed=composed)
-            text = f"{told} . {question.text}" if first and told else question.text
-            prompt, answer = self.encode(f"USER {text} ASSISTANT"), [*self.encode(question.answer), 2]
-            if len(ids) + len(prompt) + len(answer) > LENGTH:
-                break
-            first = False
+            prompt = self.encode(f"USER {opening}{question.text} ASSISTANT")
+            answer = [*self.encode(question.answer), 2]
+            if len(made.ids) + len(prompt) + len(answer) > LENGTH:
+                return made
+            answer_from = len(made.ids) + len(prompt) - 1
+            if told:
+                start = answer_from - len(question.text.split())
+                made.looks += looks_of_question(question, start=start, answer_from=answer_from, told=told)
+            made.ids += prompt + answer
             weight = 0.25 if question.task == "describe" else 1.0
-            ids += prompt + answer
-            weights += [0.05] * len(prompt) + [weight] * (len(answer) - 1) + [0.2]
-        pad = LENGTH - len(ids)
-        return ids + [0] * pad, weights + [0.0] * pad
+            made.weights += [0.05] * len(prompt) + [weight] * (len(answer) - 1) + [0.2]
+            opening = ""
 
-    def question(self, scene, *, composed: float) -> Question:
+    def question(self, scene: Scene, *, composed: float) -> Question:
         table = ASK if self.rng.random() < composed else READING
-        tasks = list(table)
-        if table is ASK and composed < 0.7:
-            tasks = ["colour", "shape"] * 2 + tasks
         while True:
-            question = table[self.rng.choice(tasks)](self.rng, scene)
+            question = table[self.rng.choice(list(table))](self.rng, scene)
             if question is not None:
                 return question
 
-    def batch(self, size: int, *, restated: float, composed: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and loss weights (size, 128)."""
-        rows = [
-            self.restatements() if self.rng.random() < restated else self.sequence(composed=composed)
-            for _ in range(size)
-        ]
-        return torch.tensor([r[0] for r in rows]), torch.tensor([r[1] for r in rows])
+    def batch(self, size: int, *, composed: float) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, Look]]]:
+        """Token ids and loss weights (size, LENGTH), and the looks as (row, Look)."""
+        rows = [self.sequence(composed=composed) for _ in range(size)]
+        ids = torch.tensor([r.ids + [0] * (LENGTH - len(r.ids)) for r in rows])
+        weights = torch.tensor([r.weights + [0.0] * (LENGTH - len(r.ids)) for r in rows])
+        return ids, weights, [(i, look) for i, r in enumerate(rows) for look in r.looks]
 
 
 @torch.no_grad()
@@ -142,9 +145,11 @@ def evaluate(model, tokenizer, *, per_task: int, told: bool, seed: int) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--guidance", type=float, default=0.3)
+    parser.add_argument("--init", type=float, default=0.05)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
@@ -156,29 +161,42 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
-    build = partial(build_model, len(tokenizer), hidden=args.hidden, layers=args.layers, heads=args.heads, ffn=args.ffn)
+    build = partial(
+        build_model,
+        len(tokenizer),
+        hidden=args.hidden,
+        layers=args.layers,
+        heads=args.heads,
+        ffn=args.ffn,
+        init=args.init,
+    )
     model = build()
     print(sum(p.numel() for p in model.parameters()), "parameters")
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=1.0)
     model.set_attn_implementation("eager")
     training = MixedPrecision(model, lr=args.lr)
-    corpus, started, losses = Corpus(tokenizer, seed=args.seed + 1), time.time(), []
+    corpus, started, losses, guides = Corpus(tokenizer, seed=args.seed + 1), time.time(), [], [0.0]
     for step in range(args.steps):
         progress = max(step / args.steps, (time.time() - started) / args.seconds)
         if progress >= 1:
             break
         scale = min(1.0, step / 200) * (0.02 + 0.98 * min(1.0, (1 - progress) / 0.4))
-        restated = max(0.05, 1 - max(0.0, progress - 0.05) / 0.03)
-        composed = min(0.9, 0.3 + 0.6 * max(0.0, progress - 0.08) / 0.2)
-        ids, weights = corpus.batch(args.batch, restated=restated, composed=composed)
-        logits = model(ids).logits[:, :-1].float()
+        composed = min(0.9, 0.6 + 0.3 * progress / 0.2)
+        ids, weights, looks = corpus.batch(args.batch, composed=composed)
+        guidance = args.guidance * min(1.0, max(0.0, (0.7 - progress) / 0.3))
+        out = model(ids, output_attentions=guidance > 0)
+        logits = out.logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         loss = (loss * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
+        losses.append(loss.item())
+        if guidance > 0:
+            guided = guidance_loss(out.attentions, looks)
+            loss = loss + guidance * guided
+            guides.append(guided.item())
         loss.backward()
         training.step(scale=scale)
-        losses.append(loss.item())
         if step % 100 == 99:
-            row = {"step": step + 1, "seconds": round(time.time() - started), "loss": sum(losses[-100:]) / 100}
+            row = {"step": step + 1, "seconds": round(time.time() - started), "loss": round(sum(losses[-100:]) / 100, 4), "guided": round(sum(guides[-100:]) / len(guides[-100:]), 3)}
             if step % 300 == 299:
                 row |= {
                     k: round(100 * v) for k, v in evaluate(model, tokenizer, per_task=200, told=True, seed=99).items()

@@ -107,7 +107,7 @@ def tower_states(tower: CLIPVisionModel, pixels: torch.Tensor) -> dict[str, torc
 
 
 def probe(states: torch.Tensor, scenes: list, *, test_from: int) -> dict[str, float]:
-    """Accuracy of linear probes on the four patches of each thing's place, tested on the images from ``test_from`` on."""
+    """Accuracy of linear probes on the four patches of each thing's place, tested from image ``test_from`` on."""
     rows, targets, is_test = [], [], []
     for i, scene in enumerate(scenes):
         for t in scene.things:
@@ -129,7 +129,7 @@ def probe(states: torch.Tensor, scenes: list, *, test_from: int) -> dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--images", type=int, default=32000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
