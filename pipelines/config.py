@@ -143,7 +143,9 @@ class JobConfig:
                 f"name must be 1 to 64 letters, digits, '-' or '_', as it names a folder; got {self.name!r}"
             )
         if (self.data.root is None) == (self.data.toyworld is None):
-            raise ConfigError("set one of data.root (folder of official files) and data.toyworld (draw them), the other null")
+            raise ConfigError(
+                "set one of data.root (folder of official files) and data.toyworld (draw them), the other null"
+            )
         _check_positive(self)
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
             try:

@@ -60,9 +60,7 @@ def _answer_all(
         out = predictions_path(context.folder, row=row.name, name=name)
         if not out.is_file():
             out.parent.mkdir(parents=True, exist_ok=True)
-            models.answer(
-                row, slices[name], out=out, progress=lambda n, start=done: context.progress(start + n, total)
-            )
+            models.answer(row, slices[name], out=out, progress=lambda n, start=done: context.progress(start + n, total))
         done += len(slices[name])
         context.progress(done, total)
 

@@ -6,11 +6,14 @@ and the same command later sends what is missing: runs are found again by id, po
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -294,7 +297,7 @@ def _log_model(
     inputs = Schema([ColSpec(AnyType(), "image"), ColSpec("string", "question")])
     mlflow.set_tracking_uri(tracker.uri)
     mlflow.set_registry_uri(tracker.uri)
-    with mlflow.start_run(run_id=run_id):
+    with _quiet(), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(model_file),
@@ -305,6 +308,21 @@ def _log_model(
             registered_model_name=name,
         )
     return str(info.registered_model_version)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow's remarks (no input example, artifact progress, "Created version 1") ask nothing of a user."""
+    before = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.environ.pop("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+        if before is not None:
+            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = before
 
 
 def _first_line(error: BaseException) -> str:

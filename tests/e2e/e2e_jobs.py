@@ -1,21 +1,16 @@
-"""Real jobs: the entry point as a process, a Ray head that is started and stopped here, models small enough for seconds."""
+"""Runs the entry point as a user does, as a process; and what a test needs to look at the job afterwards."""
 
 import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = "pipelines/instruct_tune.py"
@@ -58,7 +53,7 @@ class JobRun:
 
 
 def job_environment(**extra: str) -> dict[str, str]:
-    """The test's environment with the virtual environment's commands first, and no Ray or MLflow address of the user's."""
+    """The test's environment, our commands first on the path, without Ray or MLflow addresses of the user's."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**kept, "PATH": path, "RAY_AUTH_MODE": "disabled", "HF_HUB_OFFLINE": "1", **extra}
@@ -82,15 +77,6 @@ def run_command(command: list[str], *, storage: Path, **environment: str) -> Job
     return JobRun(storage / "smoke", done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> JobRun:
-    """One job on a local Ray of its own, from nothing to the end."""
-    storage = tmp_path_factory.mktemp("undisturbed")
-    run = run_command(job_command(storage), storage=storage)
-    assert run.code == 0, run.out[-3000:] + run.err[-3000:]
-    return run
-
-
 @dataclass(frozen=True)
 class Head:
     """A local Ray head."""
@@ -105,37 +91,15 @@ class Head:
     """its temp folder"""
 
 
-@pytest.fixture(scope="session")
-def ray_head() -> Iterator[Head]:
-    """A head with 2 CPUs on free ports; at the end only this process gets the signal, and takes its own with it."""
-    # Unix sockets lie below it and their paths may have 107 characters: pytest's own folders are too deep.
-    folder = Path(tempfile.mkdtemp(prefix="mv-", dir="/tmp"))
-    port, dashboard = _free_port(), _free_port()
-    command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--object-store-memory=200000000",
-        f"--temp-dir={folder}", "--disable-usage-stats", f"--ray-client-server-port={_free_port()}",
-        f"--dashboard-agent-listen-port={_free_port()}",
-    ]  # fmt: skip
-    with open(folder / "head.log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, env=job_environment(), stdout=log, stderr=log, cwd=folder)
-    try:
-        url = f"http://127.0.0.1:{dashboard}"
-        wait_for(lambda: _answers(f"{url}/api/version"), what="the Ray head", seconds=90, process=process)
-        yield Head(process.pid, f"127.0.0.1:{port}", url, folder)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """The page is there."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return answer.status == 200

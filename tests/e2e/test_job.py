@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_jobs import JobRun, job_command, run_command
+
+from tests.e2e.e2e_jobs import JobRun, job_command, run_command
 
 STEPS = ["build_shards", "extract_features", "stage1", "stage2", "evaluate", "register"]
 ROWS = ["base", "text_ceiling", "stage1", "stage2", "stage2_no_image", "stage2_other_image"]
@@ -136,7 +137,10 @@ def test_champion_gives_the_answers_of_the_evaluation(client: Any, undisturbed: 
     (predicted,) = undisturbed.folder.glob("evaluate/*/predictions/stage2/image.jsonl")
     questions = [json.loads(line) for line in (official / "test/questions.jsonl").read_text().splitlines()][:8]
     expected = [json.loads(line)["text"] for line in predicted.read_text().splitlines()][:8]
-    table = {"image": [str(official / "images" / row["image"]) for row in questions], "question": [row["text"] for row in questions]}
+    table = {
+        "image": [str(official / "images" / row["image"]) for row in questions],
+        "question": [row["text"] for row in questions],
+    }
     assert list(model.predict(pandas.DataFrame(table))) == expected
 
 

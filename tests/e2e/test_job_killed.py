@@ -1,4 +1,4 @@
-"""Kill -9 of a training worker and of the driver; the same job submitted to the cluster ends as if nothing had happened."""
+"""Kill -9 of a training worker and of the driver; the same job submitted again ends as if nothing had happened."""
 
 import os
 import signal
@@ -8,7 +8,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from e2e_jobs import ENTRY, OVERRIDES, RECIPE, ROOT, Head, JobRun, job_command, job_environment, run_command, wait_for
+
+from tests.e2e.e2e_jobs import (
+    ENTRY,
+    OVERRIDES,
+    RECIPE,
+    ROOT,
+    Head,
+    JobRun,
+    job_command,
+    job_environment,
+    run_command,
+    wait_for,
+)
 
 pytestmark = pytest.mark.faults
 
@@ -46,11 +58,10 @@ def killed_twice(ray_head: Head, tmp_path_factory: pytest.TempPathFactory) -> Jo
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     assert lines(storage) < 20, "the driver was killed too late to show anything"
-    submit = [
-        str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", ray_head.dashboard, "--working-dir", ".",
-        "--", "python", ENTRY, "--config", RECIPE, *OVERRIDES, f"--storage={storage}",
-    ]  # fmt: skip
-    return run_command(submit, storage=storage)
+    ray = str(Path(sys.executable).parent / "ray")
+    to_head = [ray, "job", "submit", "--address", ray_head.dashboard, "--working-dir", ".", "--"]
+    job = ["python", ENTRY, "--config", RECIPE, *OVERRIDES, f"--storage={storage}"]
+    return run_command([*to_head, *job], storage=storage)
 
 
 def test_submitted_job_finishes_what_the_killed_one_began(killed_twice: JobRun) -> None:

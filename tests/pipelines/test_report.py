@@ -25,7 +25,10 @@ def finished(name: str, summary: dict[str, Any], *, reused: bool = False) -> Fin
 
 def a_report() -> dict[str, Any]:
     scores = {
-        row.name: {name: score(0.5, shape=0.25, colour=0.75) for name in row_slices(row, slices=("image", "unseen", "described"))}
+        row.name: {
+            name: score(0.5, shape=0.25, colour=0.75)
+            for name in row_slices(row, slices=("image", "unseen", "described"))
+        }
         for row in ROWS
     }
     steps = {
@@ -69,7 +72,12 @@ def test_printed_report_tells_where_to_look(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
     print_report(a_report(), console=console, folder=tmp_path, tracking_uri="sqlite:////s/mlflow.db")
     text = console.export_text()
-    for phrase in ("stage 2, image of another sample", "stage 1 10, stage 2 30", "bytes per image memory: 64", "build_shards"):
+    for phrase in (
+        "stage 2, image of another sample",
+        "stage 1 10, stage 2 30",
+        "bytes per image memory: 64",
+        "build_shards",
+    ):
         assert phrase in text
     assert "mlflow server --backend-store-uri sqlite:////s/mlflow.db" in text
 

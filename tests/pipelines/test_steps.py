@@ -59,7 +59,9 @@ def make_step(**changes: Any) -> Step:
     return dataclasses.replace(step, **changes)
 
 
-def finish(step: Step, config: JobConfig, run_folder: Path, inputs: dict[str, FinishedStep] | None = None) -> FinishedStep:
+def finish(
+    step: Step, config: JobConfig, run_folder: Path, inputs: dict[str, FinishedStep] | None = None
+) -> FinishedStep:
     """What the job does with a step, without MLflow."""
     inputs = inputs or {}
     key = step_key(step, config=config, inputs=inputs)
@@ -167,9 +169,7 @@ def test_plan_is_in_order() -> None:
     ]
 
 
-def test_data_files_that_change_change_the_key(
-    recipe: Callable[..., JobConfig], tmp_path: Path
-) -> None:
+def test_data_files_that_change_change_the_key(recipe: Callable[..., JobConfig], tmp_path: Path) -> None:
     for name in ("one.json", "two.json", "images/a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"[]")

@@ -38,7 +38,11 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_second_job_is_refused_and_told_whose_run_it_is(tmp_path: Path) -> None:
-    with run_lock(tmp_path), pytest.raises(StorageError, match=r"another job is writing .*pid \d+ on"), run_lock(tmp_path):
+    with (
+        run_lock(tmp_path),
+        pytest.raises(StorageError, match=r"another job is writing .*pid \d+ on"),
+        run_lock(tmp_path),
+    ):
         pass
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def storage(empty_database: Path, tmp_path: Path) -> Iterator[Path]:
+def storage(empty_database: Path, tmp_path: Path) -> Path:
     """A storage folder with that database, and no run ids on disk."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
-    yield tmp_path
+    return tmp_path
 
 
 def submit(storage: Path, *, key: str = "k") -> Tracker:
