@@ -1,7 +1,13 @@
 """A world of eight colours small enough to train in tests: tokenizer, language model, samples and features on disk."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +19,7 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from memvp_train.config import LanguageModelConfig, LoraSettings, StageConfig, StageRun
 
+RANK_SCRIPT = Path(__file__).with_name("zero_rank.py")
 COLOURS = ("red", "green", "blue", "grey", "pink", "teal", "lime", "gold")
 NUM_IMAGES, NUM_ROWS, WIDTH = 24, 3, 8
 MEMVP = {
@@ -58,6 +65,29 @@ class TinyWorld:
             init_adapter=None,
             out=str(out),
         )
+
+    @staticmethod
+    def train_ranks(config: dict[str, Any], *, num_ranks: int) -> None:
+        """Train a prepared stage in a gloo process group with DeepSpeed, without Ray (zero_rank.py)."""
+        path = Path(config["run"]["out"]) / "config.json"
+        path.write_text(json.dumps(config))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        # No compiler: DeepSpeed must not need one.
+        common |= {"CC": "/nonexistent", "CXX": "/nonexistent", "TORCH_EXTENSIONS_DIR": str(path.parent / "extensions")}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(RANK_SCRIPT), str(path)],
+                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(num_ranks)
+        ]
+        outputs = [rank.communicate(timeout=280)[1] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0] * num_ranks, "\n".join(outputs)[-3000:]
 
 
 @pytest.fixture(scope="session")

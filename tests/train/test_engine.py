@@ -1,11 +1,6 @@
 """DeepSpeed in two gloo processes gives the run of one plain process; its checkpoints fit any world size and stage."""
 
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +15,6 @@ from memvp_train.stage import prepare_stage
 from memvp_train.worker import train_here
 
 NUM_STEPS = 6
-RANK_SCRIPT = Path(__file__).with_name("zero_rank.py")
 
 
 def _run(tiny: Any, out: Path, *, launch: LaunchConfig, **stage: Any) -> None:
@@ -31,28 +25,7 @@ def _run(tiny: Any, out: Path, *, launch: LaunchConfig, **stage: Any) -> None:
     if launch.num_workers == 0:
         train_here(prepared.config, checkpoints=FolderCheckpoints(out / "checkpoints", keep=10))
     else:
-        (out / "config.json").write_text(json.dumps(prepared.config))
-        _start_ranks(out / "config.json", num_ranks=launch.num_workers)
-
-
-def _start_ranks(config: Path, *, num_ranks: int) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    # No compiler: DeepSpeed must not need one.
-    common |= {"CC": "/nonexistent", "CXX": "/nonexistent", "TORCH_EXTENSIONS_DIR": str(config.parent / "extensions")}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(RANK_SCRIPT), str(config)],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(num_ranks)
-    ]
-    outputs = [rank.communicate(timeout=280)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * num_ranks, "\n".join(outputs)[-3000:]
+        tiny.train_ranks(prepared.config, num_ranks=launch.num_workers)
 
 
 def _last(out: Path) -> TrainingState:

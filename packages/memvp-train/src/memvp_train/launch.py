@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train import CheckpointConsistencyMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
@@ -116,13 +116,19 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
 
 
 def _connect(address: str) -> None:
+    hint = "start that Ray, or unset RAY_ADDRESS to use one of your own"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        # Ray itself would go on trying for minutes.
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise LaunchError(f"no Ray answers at RAY_ADDRESS={address} ({error.strerror or error}); {hint}") from None
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise LaunchError(
-            f"no Ray answers at RAY_ADDRESS={address} ({reason}); start it or unset RAY_ADDRESS"
-        ) from None
+        raise LaunchError(f"no Ray answers at RAY_ADDRESS={address} ({reason}); {hint}") from None
 
 
 def _start(launch: LaunchConfig) -> None:

@@ -90,16 +90,20 @@ def build_memvp_model(
 
 
 def lora_config(settings: LoraSettings) -> Any:
-    """The same as PEFT's own config."""
+    """The same as PEFT's own config; layers made from it are PEFT's with a faster forward."""
     from peft import LoraConfig
 
-    return LoraConfig(
+    from memvp_train.fused_lora import FusedLoraLinear
+
+    config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(settings.target_modules),
         task_type="CAUSAL_LM",
     )
+    config._register_custom_module({torch.nn.Linear: FusedLoraLinear})
+    return config
 
 
 def check_features(store: FeatureStore, *, memvp: dict[str, Any], folder: str) -> None:

@@ -1,0 +1,144 @@
+"""Training on Ray: a killed worker and a killed driver change nothing; a port that is taken is said so first."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from memvp_data.samples import SampleError, from_id
+from memvp_train.checkpoint import newest_first, read_state
+from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
+from memvp_train.launch import LaunchError, check_launch, map_shards, ray_session
+from memvp_train.metrics import read_metrics
+from memvp_train.stage import prepare_stage, run_stage
+
+NUM_STEPS = 100
+LAUNCH = LaunchConfig(num_workers=2, max_failures=2)
+DRIVER = """
+import json, sys
+
+from memvp_train.config import LaunchConfig, run_from_dict
+from memvp_train.stage import prepare_stage, run_stage
+if __name__ == "__main__":
+    values = json.loads(open(sys.argv[1]).read())
+    run, launch = run_from_dict(values["run"]), LaunchConfig(**values["launch"])
+    run_stage(run, launch, on_step=lambda row: print(int(row["step"]), flush=True))
+"""
+
+
+def _run(tiny: Any, out: Path) -> Any:
+    return tiny.run(out, lora=LoraSettings(rank=2, dropout=0.1), num_steps=NUM_STEPS, checkpoint_every=20, log_every=5)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same two ranks without Ray, from the first step to the last."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    tiny.train_ranks(prepare_stage(_run(tiny, out), LAUNCH).config, num_ranks=2)
+    return out
+
+
+def _assert_same(out: Path, undisturbed: Path) -> None:
+    rows, expected = (read_metrics(folder / "metrics.jsonl") for folder in (out, undisturbed))
+    assert [row["step"] for row in rows] == list(range(1, NUM_STEPS + 1))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
+    found, wanted = (read_state(newest_first(folder)[0]) for folder in (out / "train", undisturbed / "checkpoints"))
+    torch.testing.assert_close(found.weights, wanted.weights, rtol=0, atol=0)
+    assert (out / "adapter" / "adapter_config.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with ray_session(LAUNCH):
+        yield
+
+
+def test_port_that_is_taken_is_named_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use .*set launch.dashboard_port"):
+            check_launch(LaunchConfig(dashboard_port=port))
+    check_launch(LaunchConfig(dashboard_port=port))
+
+
+def test_ray_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from memvp_train.launch import *\n"
+        "try:\n"
+        "    with ray_session(LaunchConfig()): pass\n"
+        "except LaunchError as error: print(error)\n"
+    )
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    before = time.monotonic()
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.startswith("no Ray answers at RAY_ADDRESS=127.0.0.1:1")
+    assert time.monotonic() - before < 60
+
+
+@pytest.mark.faults
+def test_killed_worker_is_replaced_and_training_ends_the_same(
+    tiny: Any, tmp_path: Path, undisturbed: Path, session: None
+) -> None:
+    killed: list[int] = []
+
+    def kill_one(row: dict[str, float]) -> None:
+        if row["step"] >= 30 and not killed:
+            workers = [
+                p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
+            ]
+            killed.append(workers[0].pid)
+            os.kill(workers[0].pid, signal.SIGKILL)
+
+    run_stage(_run(tiny, tmp_path), LAUNCH, on_step=kill_one)
+    assert len(killed) == 1
+    _assert_same(tmp_path, undisturbed)
+
+
+def test_map_keeps_the_order_and_the_error(session: None) -> None:
+    done: list[int] = []
+    assert map_shards(from_id, ["a_sb", "c", "d_de"], on_done=done.append) == ["a/b", "c", "d.e"]
+    assert done == [1, 2, 3]
+    with pytest.raises(SampleError, match="not made by to_id"):
+        map_shards(from_id, ["a", "_"])
+
+
+def test_what_a_worker_refuses_is_raised_here(tiny: Any, tmp_path: Path, session: None) -> None:
+    run = _run(tiny, tmp_path)
+    with pytest.raises(LaunchError, match=r"(loss|grad_norm) is (nan|inf) at step \d+"):
+        run_stage(replace(run, stage=replace(run.stage, learning_rate=1e30, max_grad_norm=0.0)), LAUNCH)
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_killed_driver_is_continued_by_the_same_command(tiny: Any, tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "out"
+    values = {"run": asdict(_run(tiny, out)), "launch": asdict(LAUNCH)}
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "run.json")]
+    for stop in (30, 70):
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if int(line) >= stop:
+                break
+        started = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+        driver.wait()
+        _, alive = psutil.wait_procs(started, timeout=60)
+        assert not alive
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [int(line) for line in finished.stdout.splitlines()][-1] == NUM_STEPS
+    _assert_same(out, undisturbed)
