@@ -158,12 +158,11 @@ def main() -> None:
         losses.append(loss.item())
         if step % 100 == 99:
             row = {"step": step + 1, "seconds": round(time.time() - started), "loss": sum(losses[-100:]) / 100}
-            if step % 400 == 399:
-                tower = training.full_precision(lambda: PhraseMatching(build_tower())).tower.eval()
-                states = tower_states(tower, probe_pixels)
-                row |= {k: probe(v, probe_scenes, test_from=1500) for k, v in states.items()}
-                tower.save_pretrained(args.out)
             print(json.dumps(row), flush=True)
+    tower = training.full_precision(lambda: PhraseMatching(build_tower())).tower.eval()
+    tower.half().save_pretrained(args.out)
+    states = tower_states(tower.float(), probe_pixels)
+    print(json.dumps({name: probe(v, probe_scenes, test_from=1500) for name, v in states.items()}))
 
 
 if __name__ == "__main__":

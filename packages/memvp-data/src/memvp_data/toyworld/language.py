@@ -47,7 +47,7 @@ def name(thing: Thing) -> str:
     return f"the {thing.colour} {thing.shape}"
 
 
-def _referred(rng: Random, scene: Scene, *, by: str) -> tuple[Thing, str] | None:
+def _referred(rng: Random, scene: Scene, *, by: str) -> tuple[Thing, str]:
     """A thing and words that single it out without naming what is asked: by its place, or by its only ``by``."""
     only = [t for t in scene.things if sum(getattr(t, by) == getattr(o, by) for o in scene.things) == 1]
     if only and rng.random() < 0.6:

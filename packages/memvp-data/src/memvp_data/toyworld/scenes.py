@@ -8,6 +8,7 @@ always names one thing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from random import Random
@@ -89,7 +90,7 @@ def _palette(rng: Random, *, count: int, pairs: PairPolicy) -> list[tuple[str, s
     while True:
         wide = rng.random() < 1 / 3
         colours = list(COLOURS) if wide else rng.sample(list(COLOURS), rng.randint(2, 5))
-        shapes = SHAPES if wide else rng.sample(SHAPES, rng.randint(2, 4))
+        shapes: Sequence[str] = SHAPES if wide else rng.sample(SHAPES, rng.randint(2, 4))
         candidates = [pair for pair in product(colours, shapes) if pairs == "any" or pair not in HELD_OUT_PAIRS]
         if len(candidates) >= count:
             return candidates

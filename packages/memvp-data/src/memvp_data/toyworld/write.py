@@ -83,7 +83,7 @@ def write_toyworld(folder: Path | str, config: ToyWorldConfig, *, progress: Call
     shutil.rmtree(building, ignore_errors=True)
     scenes, rng = Scenes(config.seed), Random(config.seed + 1)
     train = scenes.draw(config.num_train_images, pairs="seen")
-    tests = {
+    tests: dict[str, tuple[list[Scene], PairPolicy]] = {
         "validation": (scenes.draw(config.num_validation_images, pairs="seen"), "seen"),
         "test": (scenes.draw(config.num_test_images, pairs="seen"), "seen"),
         "unseen": (scenes.draw(config.num_unseen_images, pairs="unseen"), "unseen"),
