@@ -118,7 +118,10 @@ def test_map_keeps_the_order_and_the_error(session: None) -> None:
 def test_what_a_worker_refuses_is_raised_here(tiny: Any, tmp_path: Path, session: None) -> None:
     run = _run(tiny, tmp_path)
     with pytest.raises(LaunchError, match=r"(loss|grad_norm) is (nan|inf) at step \d+"):
-        run_stage(replace(run, stage=replace(run.stage, learning_rate=1e30, max_grad_norm=0.0)), LAUNCH)
+        run_stage(
+            replace(run, stage=replace(run.stage, learning_rate=1e30, max_grad_norm=0.0)),
+            replace(LAUNCH, max_failures=0),
+        )
 
 
 @pytest.mark.slow
