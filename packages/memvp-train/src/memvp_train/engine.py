@@ -5,6 +5,7 @@ at start-up, is switched off. DeepSpeed's own checkpoints (pickle, bound to a wo
 """
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -73,6 +74,8 @@ class DeepSpeedEngine:
         device: torch.device | str = "cpu",
         state: TrainingState | None = None,
     ) -> None:
+        # Groups that DeepSpeed makes itself would give up after 10 minutes, in the middle of a slow load.
+        os.environ.setdefault("DEEPSPEED_TIMEOUT", str(math.ceil(launch.timeout_seconds / 60)))
         self._deepspeed = import_deepspeed(use_gpu=launch.use_gpu)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.device, self.dtype = torch.device(device), DTYPES[launch.precision]

@@ -53,24 +53,33 @@ def follow_metrics(path: Path | str, *, stop: threading.Event, poll_seconds: flo
 
     Steps that are made again after a restart are not yielded a second time.
     """
-    path, last_step, seen = Path(path), 0, (-1, -1)
+    tail, last_step = _Tail(Path(path)), 0
     while True:
         stopping = stop.is_set()
-        now = _identity(path)
-        if now != seen:
-            seen = now
-            for row in read_metrics(path):
-                if row["step"] > last_step:
-                    last_step = int(row["step"])
-                    yield row
+        for row in tail.new_rows():
+            if row["step"] > last_step:
+                last_step = int(row["step"])
+                yield row
         if stopping:
             return
         stop.wait(poll_seconds)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return (-1, -1)
-    return (status.st_ino, status.st_size)
+class _Tail:
+    """Reads on where it was; from the start when the file was replaced by another."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._inode, self._offset = path, -1, 0
+
+    def new_rows(self) -> list[Row]:
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._offset:
+                    self._inode, self._offset = status.st_ino, 0
+                file.seek(self._offset)
+                whole, newline, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._offset += len(whole) + len(newline)
+        return [json.loads(line) for line in whole.split(b"\n") if line]

@@ -20,7 +20,7 @@ import torch
 
 from memvp_data.atomic import atomic_write, sync_folder
 from memvp_data.features import FeatureStore
-from memvp_data.manifest import hash_file
+from memvp_data.manifest import Manifest, hash_file
 from memvp_data.samples import SampleError
 from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun, check_batch_split
@@ -186,7 +186,7 @@ def _settings(run: StageRun, *, precision: str) -> dict[str, Any]:
                 "memvp": run.memvp,
                 "stage": stage,
                 "samples": hash_file(Path(run.samples)),
-                "features": None if run.features is None else FeatureStore(run.features).manifest.digest,
+                "features": None if run.features is None else Manifest.load(run.features).digest,
                 "init_adapter": None if run.init_adapter is None else _folder_hash(Path(run.init_adapter)),
                 "precision": precision,
             }
