@@ -71,8 +71,8 @@ class _Job:
         """Re-use the step or run it; either way MLflow has it afterwards."""
         key = step_key(step, config=self.config, inputs=self.finished)
         found, fault = find_finished(step, run_folder=self.folder, key=key, depth=self.config.verify_outputs)
-        registered = step.name != "register" or found is None
-        if not (registered or is_registered(self.services.tracker, found.record.summary)):
+        is_registry_step = step.name == "register"
+        if found is not None and is_registry_step and not is_registered(self.services.tracker, found.record.summary):
             found, fault = None, "the registry no longer has the version"
         if fault:
             self.console.print(f"{step.title}: made again, because {fault}", soft_wrap=True)

@@ -6,6 +6,7 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.config import ConfigError, DataConfig, JobConfig
@@ -136,7 +137,7 @@ def _check_features(config: JobConfig) -> None:
         known = ", ".join(PREPROCESSING)
         raise ConfigError(f"vision.preprocessing must be one of {known}, got {vision.preprocessing!r}")
     try:
-        tower = CLIPVisionConfig.from_pretrained(resolve_path(vision.path), **(vision.overrides or {}))
+        tower: Any = CLIPVisionConfig.from_pretrained(resolve_path(vision.path), **(vision.overrides or {}))
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ConfigError(

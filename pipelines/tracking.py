@@ -175,7 +175,7 @@ class Tracker:
         entries = [RunTag(name, value) for name, value in tags.items()]
         self._for_run(run_id, lambda: self.client.log_batch(run_id, tags=entries))
 
-    def _for_run(self, run_id: str, action: Callable[[], None]) -> None:
+    def _for_run(self, run_id: str, action: Callable[[], object]) -> None:
         if run_id:
             self.attempt(action)
 

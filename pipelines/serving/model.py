@@ -36,8 +36,8 @@ class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
         self.tower = build_tower(self.vision)
         self.model = MemVPModel.from_pretrained(build_language_model(language), context.artifacts["adapter"]).eval()
 
-    # MLflow would read a schema from type hints and warn about these; the schema is the signature logged with the model.
-    def predict(self, context, model_input, params=None):  # noqa: ANN001
+    # MLflow would read a schema from type hints and warn about these; the schema is the signature logged with it.
+    def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Answer each row. An image that cannot be read raises an error that names its row."""
         rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
         return [self._answer(row, number=number) for number, row in enumerate(rows)]
