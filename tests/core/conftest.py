@@ -52,7 +52,7 @@ def make_model(base: Any = None, *, seed: int = 1, **settings: Any) -> MemVPMode
     defaults = {
         "vision_hidden_size": FEATURE_WIDTH,
         "num_slots": 5,
-        "visual_scale": 0.7,
+        "visual_scale": 2,
         "retrieval_scale": 0.9,
         "projector_hidden_sizes": (7,),
         "memory_dropout": 0.0,

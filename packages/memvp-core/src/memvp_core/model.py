@@ -4,10 +4,10 @@ The usual way in is `get_memvp_model(language_model, config)`. Training calls th
 the projector runs inside `forward` where DDP and ZeRO expect it; inference encodes an image once and passes `memory`.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +21,13 @@ from memvp_core.prompt import VisualPrompt
 from memvp_core.reading import Reading, checked_index, make_reading
 from memvp_core.visual_memory import VisualMemory
 
-_LANGUAGE_MODEL = "language_model."
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _uncompiled(function: _Function) -> _Function:
+    """`torch.compiler.disable`, with the function's own type."""
+    disable: Callable[[_Function], _Function] = torch.compiler.disable  # pyright: ignore
+    return disable(function)
 
 
 def get_memvp_model(language_model: nn.Module, config: MemVPConfig) -> "MemVPModel":
@@ -75,7 +81,10 @@ class MemVPModel(nn.Module):
         if self._is_disabled:
             return self.language_model(**kwargs)
         batch = input_ids if input_ids is not None else kwargs["inputs_embeds"]
-        with self.reading(batch, visual_features=visual_features, memory=memory, image_index=image_index):
+        reading = self._reading(
+            batch, visual_features=visual_features, memory=memory, image_index=image_index, is_generating=False
+        )
+        with self._injection.reading(reading):
             return self.language_model(**kwargs)
 
     @torch.no_grad()
@@ -92,13 +101,10 @@ class MemVPModel(nn.Module):
         language_model: Any = self.language_model
         if self._is_disabled:
             return language_model.generate(input_ids=input_ids, **kwargs)
-        with self.reading(
-            input_ids,
-            visual_features=visual_features,
-            memory=memory,
-            image_index=image_index,
-            is_generating=True,
-        ):
+        reading = self._reading(
+            input_ids, visual_features=visual_features, memory=memory, image_index=image_index, is_generating=True
+        )
+        with self._injection.reading(reading):
             return language_model.generate(input_ids=input_ids, **kwargs)
 
     @torch.no_grad()
@@ -107,20 +113,18 @@ class MemVPModel(nn.Module):
         self._check_features(features)
         return VisualMemory(self.prompt.project(features).to(self._dtype), self.prompt.projector_fingerprint())
 
-    @contextmanager
-    def reading(
+    # How a batch is grouped depends on the index's values, which torch.compile could only guess.
+    @_uncompiled
+    def _reading(
         self,
         batch: Tensor,
         *,
-        visual_features: Tensor | None = None,
-        memory: VisualMemory | None = None,
-        image_index: Tensor | None = None,
-        is_generating: bool = False,
-    ) -> Generator[Reading]:
-        """Let the layers read images while the language model itself is called in a block (`forward`'s inner half).
-
-        `batch` is what the language model will be given, of shape (B, T) or (B, T, D).
-        """
+        visual_features: Tensor | None,
+        memory: VisualMemory | None,
+        image_index: Tensor | None,
+        is_generating: bool,
+    ) -> Reading:
+        """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model."""
         rows = None if memory is None else self._checked_rows(memory, batch=batch)
         if rows is not None and visual_features is not None:
             raise ValueError("give visual_features or memory, not both.")
@@ -135,15 +139,13 @@ class MemVPModel(nn.Module):
         # still gives its parameters a gradient of zero.
         features = None if rows is not None else self._checked_features(visual_features, batch=batch)
         parts = self.prompt(features=features, rows=rows, dtype=self._dtype)
-        reading = make_reading(
+        return make_reading(
             parts,
             image_index=index,
             config=self.memvp_config,
             is_training=self.training,
             is_generating=is_generating,
         )
-        with self._injection.reading(reading):
-            yield reading
 
     def _checked_rows(self, memory: VisualMemory, *, batch: Tensor) -> Tensor:
         present = self.prompt.projector_fingerprint()
