@@ -91,6 +91,7 @@ def test_zero_3_with_ranks_that_have_no_image(tiny: Any, tmp_path: Path) -> None
     _assert_close(_last(tmp_path / "zero3"), _last(tmp_path / "local"))
 
 
+@pytest.mark.slow
 def test_bf16_keeps_fp32_masters_over_a_restart(tiny: Any, tmp_path: Path) -> None:
     launch = LaunchConfig(num_workers=1, zero_stage=2, precision="bf16")
     _run(tiny, tmp_path / "whole", launch=launch)
