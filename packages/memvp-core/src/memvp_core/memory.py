@@ -53,6 +53,11 @@ class Entries:
         return next(part.dtype for part in self.tensors if part is not None)
 
     @property
+    def num_entries(self) -> int:
+        """E; an insert into keys or values alone still has one of the two."""
+        return next(rows.shape[0] for rows in (self.key_rows, self.value_rows) if rows is not None)
+
+    @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The parts that carry gradients, for `with_tensors`."""
         return (self.key_rows, self.value_rows, self.key_positions, self.value_positions)
@@ -63,6 +68,8 @@ class Entries:
 
     def of_group(self, group: Group) -> "Entries":
         """The entries of one group; views, no copies."""
+        if group.num_entries == self.num_entries:
+            return self
         part = group.entry_slice
         return replace(
             self,
@@ -79,9 +86,15 @@ class Entries:
 
     def folded(self) -> "Entries":
         """The `direct` form: positions added to the rows of every entry. Needs the positions of one layer."""
+        if not (_both(self.key_rows, self.key_positions) or _both(self.value_rows, self.value_positions)):
+            return self
         key_rows, key_positions = _fold(self.key_rows, self.key_positions)
         value_rows, value_positions = _fold(self.value_rows, self.value_positions)
         return Entries(key_rows, value_rows, key_positions, value_positions, self.live)
+
+
+def _both(rows: Tensor | None, positions: Tensor | None) -> bool:
+    return rows is not None and positions is not None
 
 
 def _fold(rows: Tensor | None, positions: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

@@ -7,7 +7,7 @@ the projector runs inside `forward` where DDP and ZeRO expect it; inference enco
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,14 +20,6 @@ from memvp_core.injection import Injection
 from memvp_core.prompt import VisualPrompt
 from memvp_core.reading import Reading, checked_index, make_reading
 from memvp_core.visual_memory import VisualMemory
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _uncompiled(function: _Function) -> _Function:
-    """`torch.compiler.disable`, with the function's own type."""
-    disable: Callable[[_Function], _Function] = torch.compiler.disable  # pyright: ignore
-    return disable(function)
 
 
 def get_memvp_model(language_model: nn.Module, config: MemVPConfig) -> "MemVPModel":
@@ -81,7 +73,7 @@ class MemVPModel(nn.Module):
         if self._is_disabled:
             return self.language_model(**kwargs)
         batch = input_ids if input_ids is not None else kwargs["inputs_embeds"]
-        reading = self._reading(
+        reading = _uncompiled(self._reading)(
             batch, visual_features=visual_features, memory=memory, image_index=image_index, is_generating=False
         )
         with self._injection.reading(reading):
@@ -101,7 +93,7 @@ class MemVPModel(nn.Module):
         language_model: Any = self.language_model
         if self._is_disabled:
             return language_model.generate(input_ids=input_ids, **kwargs)
-        reading = self._reading(
+        reading = _uncompiled(self._reading)(
             input_ids, visual_features=visual_features, memory=memory, image_index=image_index, is_generating=True
         )
         with self._injection.reading(reading):
@@ -113,8 +105,6 @@ class MemVPModel(nn.Module):
         self._check_features(features)
         return VisualMemory(self.prompt.project(features).to(self._dtype), self.prompt.projector_fingerprint())
 
-    # How a batch is grouped depends on the index's values, which torch.compile could only guess.
-    @_uncompiled
     def _reading(
         self,
         batch: Tensor,
@@ -263,6 +253,15 @@ class MemVPModel(nn.Module):
         model = cls(language_model, config)
         saving.load_adapter(model, tensors, path=Path(path))
         return model
+
+
+def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
+    """How a batch is grouped depends on the values of its index, which torch.compile cannot know."""
+    if not torch.compiler.is_compiling():
+        # The usual case. Decorating the function instead would import the compiler, which takes as long as torch.
+        return function
+    disable: Any = torch.compiler.disable
+    return disable(function)
 
 
 def _check_num_rows(rows: Tensor, *, config: MemVPConfig) -> None:
