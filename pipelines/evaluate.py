@@ -156,9 +156,9 @@ def _draw(context: StepContext, *, models: _Models, samples: list[Sample]) -> li
 
 @contextmanager
 def _all_cores() -> Iterator[None]:
-    """Let torch use every core while the driver computes; workers of earlier steps have ended by now."""
+    """Let torch use every core, or $OMP_NUM_THREADS, while the driver computes; the workers have ended by now."""
     before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ if __package__ in (None, ""):
 
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
+    from memvp_train.config import ConfigError as PartConfigError
     from pipelines.config import ConfigError
     from pipelines.errors import user_sentence
 
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return 2 if isinstance(error, (ConfigError, PartConfigError)) else 1
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from memvp_train.config import LoraSettings
 from pipelines.config import ConfigError, DataConfig, JobConfig
 from pipelines.step_settings import image_folders, official_files
 
@@ -113,9 +114,20 @@ def planned_parameters(config: JobConfig) -> dict[str, int]:
     counts = {}
     for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
         language_model = build_language_model(config.language, meta=True)
+        _check_lora(stage.lora, language_model=language_model, setting=f"{name}.lora.target_modules")
         model = build_memvp_model(language_model, memvp=config.memvp.to_dict(), lora=stage.lora, init_adapter=None)
         counts[name] = model.num_trainable_parameters()
     return counts
+
+
+def _check_lora(lora: LoraSettings | None, *, language_model: Any, setting: str) -> None:
+    from torch.nn import Linear
+
+    found = (name for name, module in language_model.named_modules() if isinstance(module, Linear))
+    known = sorted({name.rpartition(".")[2] for name in found})
+    unknown = [name for name in (lora.target_modules if lora else ()) if name not in known]
+    if unknown:
+        raise ConfigError(f"{setting}: the language model has no {', '.join(unknown)}; it has {', '.join(known)}")
 
 
 def _check_known(setting: str, template: str) -> None:

@@ -63,7 +63,8 @@ def job_command(storage: Path, *overrides: str) -> list[str]:
     return [sys.executable, ENTRY, "--config", RECIPE, *OVERRIDES, f"--storage={storage}", *overrides]
 
 
-def run_command(command: list[str], *, storage: Path, **environment: str) -> JobRun:
+def run_command(command: list[str], *, storage: Path, seconds: float = SECONDS_FOR_A_JOB, **environment: str) -> JobRun:
+    """Run to the end; what it left is looked for below `storage`/smoke."""
     started = time.monotonic()
     done = subprocess.run(
         command,
@@ -71,7 +72,7 @@ def run_command(command: list[str], *, storage: Path, **environment: str) -> Job
         env=job_environment(**environment),
         capture_output=True,
         text=True,
-        timeout=SECONDS_FOR_A_JOB,
+        timeout=seconds,
         check=False,
     )
     return JobRun(storage / "smoke", done.returncode, done.stdout, done.stderr, time.monotonic() - started)

@@ -1,12 +1,14 @@
-"""What the tests of the job share: a recipe as settings, and a smoke job's dotted overrides."""
+"""What the tests of the job share: a recipe as settings, and an MLflow database that need not be made each time."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pipelines.config import JobConfig
+from pipelines.config import JobConfig, TrackingConfig
 from pipelines.settings import read_job
+from pipelines.tracking import open_tracker
 
 
 @pytest.fixture
@@ -17,3 +19,14 @@ def recipe(repository: Path) -> Callable[..., JobConfig]:
         return read_job(["--config", str(repository / f"pipelines/recipes/{name}.yaml"), *overrides])
 
     return read
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without experiments' runs; making its tables takes seconds, copying it does not."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    open_tracker(
+        TrackingConfig(experiment="unused"), uri=f"sqlite:///{path}", storage=path.parent, run_folder=path.parent,
+        key="unused", console=Console(),
+    )  # fmt: skip
+    return path

@@ -24,6 +24,21 @@ def write_vicuna(folder: Path, **changes: int) -> Path:
     return folder
 
 
+def test_settings_are_the_papers(recipe: Callable[..., JobConfig]) -> None:
+    job = recipe("llava15_vicuna7b")
+    assert (job.language.path, job.vision.path) == ("lmsys/vicuna-7b-v1.5", "openai/clip-vit-large-patch14-336")
+    assert (job.vision.layer, job.vision.tokens, job.vision.post_norm) == (-2, "patches", False)
+    assert (job.memvp.num_slots, job.memvp.projector_hidden_sizes) == (576, (4096,))
+    assert job.memvp.projector_activation == "gelu"
+    assert (job.stage1.global_batch_size, job.stage1.learning_rate) == (256, 1e-3)
+    assert (job.stage2.global_batch_size, job.stage2.lora_learning_rate, job.stage2.learning_rate) == (128, 2e-4, 2e-5)
+    assert job.stage2.lora is not None
+    assert (job.stage2.lora.rank, job.stage2.lora.alpha, len(job.stage2.lora.target_modules)) == (128, 256, 7)
+    for stage in (job.stage1, job.stage2):
+        assert (stage.warmup_fraction, stage.weight_decay, stage.max_length) == (0.03, 0.0, 2048)
+    assert (job.launch.zero_stage, job.launch.precision) == (3, "bf16")
+
+
 def test_it_trains_345_513_984_parameters(recipe: Callable[..., JobConfig], tmp_path: Path) -> None:
     config = recipe("llava15_vicuna7b", f"--language.path={write_vicuna(tmp_path)}")
     language_model = build_language_model(config.language, meta=True)

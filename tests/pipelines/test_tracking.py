@@ -15,14 +15,6 @@ from pipelines.tracking import Tracker, TrackingError, open_tracker
 CURVE = [{"step": step, "loss": 1 / step, "learning_rate": 0.1} for step in range(1, 8)]
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs; making the tables takes seconds, copying them does not."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    submit(folder)
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def storage(empty_database: Path, tmp_path: Path) -> Path:
     """A storage folder with that database, and no run ids on disk."""

@@ -1,0 +1,209 @@
+"""Input that cannot work gives an exit code, one sentence that names the thing, no traceback and no ruins."""
+
+import json
+import shutil
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipelines.instruct_tune import main
+from tests.pipelines.official_files import data_overrides, record, write_official_files
+
+# No workers: everything happens in this process, so no Ray is started for a mistake.
+HERE = ("--launch.num_workers=0", "--stage1.num_steps=1", "--stage2.num_steps=1", "--evaluate.num_pictures=1")
+
+
+@dataclass
+class Job:
+    """Runs the entry point in this process on files of its own."""
+
+    root: Path
+    """official files"""
+    storage: Path
+    """all runs"""
+    recipe: Path
+    """smoke.yaml"""
+    printed: pytest.CaptureFixture[str]
+    """what the process printed"""
+
+    def run(self, *overrides: str) -> tuple[int, str, str]:
+        """(exit code, standard output, standard error)."""
+        arguments = ["--config", str(self.recipe), f"--storage={self.storage}", *HERE, *data_overrides(self.root)]
+        code = main([*arguments, *overrides])
+        out, err = self.printed.readouterr()
+        return code, out, err
+
+    def refused(self, *overrides: str) -> tuple[int, str]:
+        """(exit code, the sentence); fails unless it is exactly one line and nothing is half-done."""
+        code, _, err = self.run(*overrides)
+        assert code in (1, 2)
+        lines = err.strip().splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        assert not list(self.storage.rglob("*.tmp"))
+        return code, lines[0]
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str], empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Job:  # fmt: skip
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    storage = tmp_path / "runs"
+    storage.mkdir()
+    shutil.copy(empty_database, storage / "mlflow.db")
+    root = write_official_files(tmp_path / "data")
+    return Job(root, storage, repository / "pipelines/recipes/smoke.yaml", capsys)
+
+
+def test_misspelt_setting(job: Job) -> None:
+    code, sentence = job.refused("--stage1.lerning_rate=1")
+    assert code == 2
+    assert "did you mean 'stage1.learning_rate'" in sentence
+
+
+def test_missing_data_file(job: Job) -> None:
+    (job.root / "talks.json").unlink()
+    code, sentence = job.refused()
+    assert code == 2
+    assert "data.stage2.conversations" in sentence
+    assert "talks.json" in sentence
+
+
+def test_unreachable_mlflow_server(job: Job) -> None:
+    code, sentence = job.refused("--tracking.uri=http://127.0.0.1:9")
+    assert code == 2
+    assert "http://127.0.0.1:9 does not answer" in sentence
+    assert not (job.storage / "smoke/build_shards").exists()
+
+
+def test_fewer_slots_than_patches(job: Job) -> None:
+    code, sentence = job.refused("--memvp.num_slots=35")
+    assert code == 2
+    assert "memvp.num_slots is 35, an image has 36 features; set 36 or more" in sentence
+
+
+def test_features_and_model_of_different_width(job: Job) -> None:
+    code, sentence = job.refused("--memvp.vision_hidden_size=64")
+    assert code == 2
+    assert "memvp.vision_hidden_size is 64, the tower's are 128 wide; set it to 128" in sentence
+
+
+def test_preprocessing_of_another_tower(job: Job) -> None:
+    code, sentence = job.refused("--vision.preprocessing=clip_224")
+    assert code == 2
+    assert "makes images of 224 pixels" in sentence
+
+
+@pytest.mark.parametrize("group", ["language", "vision"])
+def test_model_that_is_not_there(job: Job, group: str) -> None:
+    _, sentence = job.refused(f"--{group}.path={job.root}/no-such-model")
+    assert "no-such-model" in sentence
+
+
+def test_lora_on_layers_that_do_not_exist(job: Job) -> None:
+    _, sentence = job.refused("--stage2.lora.target_modules=[query_proj]")
+    assert "query_proj" in sentence
+
+
+def test_unknown_template(job: Job) -> None:
+    code, sentence = job.refused("--stage2.template=vicuna")
+    assert code == 2
+    assert "stage2.template must be one of" in sentence
+
+
+def test_busy_port(job: Job) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        code, sentence = job.refused("--launch.num_workers=2", f"--launch.dashboard_port={port}")
+    assert code == 2
+    assert f"port {port} on 127.0.0.1 is in use" in sentence
+
+
+def test_record_with_a_missing_image(job: Job) -> None:
+    (job.root / "images/train/003.jpg").unlink()
+    code, sentence = job.refused()
+    assert code == 1
+    assert "captions.json, record 3 (id 'c3')" in sentence
+    assert "train/003.jpg" in sentence
+
+
+def bomb() -> bytes:
+    """The first bytes of a PNG that claims 30,000 x 30,000 pixels."""
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    chunk, data = b"IHDR" + header, struct.pack(">I", 64) + b"IDAT" + bytes(64)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data
+
+
+@pytest.mark.parametrize(
+    ("content", "phrase"),
+    [
+        (lambda whole: whole[:-20], "damaged or truncated"),
+        (lambda _: b"no picture at all", "not a readable JPEG, PNG or WebP"),
+        (lambda _: bomb(), "30000 x 30000"),
+    ],
+    ids=["truncated", "renamed text", "30,000 x 30,000"],
+)
+def test_image_that_cannot_be_used(job: Job, content: Callable[[bytes], bytes], phrase: str) -> None:
+    path = job.root / "images/train/003.jpg"
+    path.write_bytes(content(path.read_bytes()))
+    code, sentence = job.refused()
+    assert code == 1
+    assert "train/003.jpg" in sentence
+    assert phrase in sentence
+
+
+@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd"])
+def test_image_name_that_leaves_its_folder(job: Job, name: str) -> None:
+    records = json.loads((job.root / "captions.json").read_text())
+    records[2] = record("c2", [("<image>\ndescribe", "red")], image=name)
+    (job.root / "captions.json").write_text(json.dumps(records))
+    code, sentence = job.refused()
+    assert code == 1
+    assert name in sentence
+    assert "record 2" in sentence
+
+
+def test_storage_that_cannot_be_written(job: Job) -> None:
+    (job.storage / "smoke").write_text("a file where the run folder should be")
+    code, sentence = job.refused()
+    assert code == 1
+    assert "cannot write to the storage folder" in sentence
+
+
+def test_bug_keeps_its_traceback(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("our bug")
+
+    monkeypatch.setattr("pipelines.job.make_run_folder", broken)
+    with pytest.raises(KeyError):
+        job.run()
+
+
+def test_mended_input_goes_on_and_the_rest_is_reused(job: Job) -> None:
+    """A whole job in this process: refused for one picture, mended, finished, damaged, mended again."""
+    path = job.root / "images/train/003.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    job.refused()
+    path.write_bytes(whole)
+    code, out, err = job.run()
+    assert code == 0, err
+    assert out.splitlines()[0] == str(job.storage)
+    assert "re-used" not in out.replace("re-used from an earlier submission: nothing", "")
+    _, out, _ = job.run()
+    assert "re-used from an earlier submission: build_shards, extract_features, stage1, stage2, evaluate" in out
+    (adapter,) = job.storage.glob("smoke/stage1/*/adapter/adapter_model.safetensors")
+    adapter.write_bytes(b"damaged")
+    _, out, _ = job.run()
+    assert "stage 1: projector + positions: made again, because" in out
+    assert "re-used from an earlier submission: build_shards, extract_features, stage2, evaluate, register" in out
