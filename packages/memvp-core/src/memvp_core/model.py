@@ -260,8 +260,9 @@ def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
     if not torch.compiler.is_compiling():
         # The usual case. Decorating the function instead would import the compiler, which takes as long as torch.
         return function
-    disable: Any = torch.compiler.disable
-    return disable(function)
+    # torch leaves the decorator untyped.
+    compiler: Any = torch.compiler
+    return compiler.disable(function)
 
 
 def _check_num_rows(rows: Tensor, *, config: MemVPConfig) -> None:
