@@ -13,14 +13,15 @@ from typing import Any
 
 import mlflow.models
 import mlflow.pyfunc
+import pandas
 import torch
 
 from memvp_core import MemVPModel, VisualMemory
-from memvp_core.vision import FeatureSpec, tower_features
 from memvp_data.images import load_image, preprocess
 from memvp_data.samples import Sample, Turn
 from memvp_data.text import encode_prompt
 from memvp_train.config import LanguageModelConfig, VisionConfig
+from memvp_train.features import image_features
 from memvp_train.models import build_language_model, build_tokenizer, build_tower
 
 
@@ -36,10 +37,11 @@ class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
         self.tower = build_tower(self.vision)
         self.model = MemVPModel.from_pretrained(build_language_model(language), context.artifacts["adapter"]).eval()
 
-    # MLflow would read a schema from type hints and warn about these; the schema is the signature logged with it.
-    def predict(self, context, model_input, params=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, context: Any, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[str]:
         """Answer each row. An image that cannot be read raises an error that names its row."""
-        rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
+        rows = model_input.to_dict("records")
         return [self._answer(row, number=number) for number, row in enumerate(rows)]
 
     @torch.inference_mode()
@@ -65,8 +67,8 @@ class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
             return None
         picture = load_image(Path(image) if isinstance(image, str) else bytes(image), name=name)
         pixels = torch.from_numpy(preprocess(picture, preprocessing=self.vision.preprocessing))[None]
-        spec = FeatureSpec(layer=self.vision.layer, tokens=self.vision.tokens, post_norm=self.vision.post_norm)
-        return self.model.encode(tower_features(self.tower, pixels, spec))
+        # Rounded as the stored features are, so that answers are those of the evaluation.
+        return self.model.encode(image_features(self.tower, pixels, vision=self.vision).float())
 
 
 mlflow.models.set_model(VisualQuestionAnswering())

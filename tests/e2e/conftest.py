@@ -38,7 +38,7 @@ def ray_head() -> Iterator[Head]:
         process = subprocess.Popen(command, env=job_environment(), stdout=log, stderr=log, cwd=folder)
     try:
         url = f"http://127.0.0.1:{dashboard}"
-        wait_for(lambda: answers(f"{url}/api/version"), what="the Ray head", seconds=90, process=process)
+        wait_for(lambda: answers(f"{url}/api/version"), what="the Ray head", seconds=150, process=process)
         yield Head(process.pid, f"127.0.0.1:{port}", url, folder)
     finally:
         process.send_signal(signal.SIGTERM)

@@ -123,6 +123,7 @@ def test_registered_champion_answers_bytes_path_and_no_image(
     answers = model.predict(pandas.DataFrame({"image": images, "question": [question] * 3}))
     assert len(answers) == 3
     assert answers[0] == answers[1]
+    assert list(model.predict([{"image": images[1], "question": question}])) == [answers[1]]
     with pytest.raises(Exception, match="row 0"):
         model.predict(pandas.DataFrame({"image": [b"no image"], "question": [question]}))
 
