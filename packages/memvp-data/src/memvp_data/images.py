@@ -27,6 +27,7 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, struc
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
 
 
 class ImageError(ValueError):
@@ -40,19 +41,29 @@ class Preprocessing:
     size: int
     """Side of the result in pixels."""
     resize: Literal["squash", "crop", "pad"]
-    """squash: ignore the aspect; crop: shorter side to `size`, keep the centre; pad: to a mean-coloured square."""
+    """squash: ignore the aspect; crop: resize the shorter side, keep the centre; pad: to a mean-coloured square."""
     mean: tuple[float, float, float]
     """Subtracted from values in [0, 1], per channel."""
     std: tuple[float, float, float]
     """Divisor after that, per channel."""
+    crop_from: int | None = None
+    """Length of the shorter side before the crop; none takes `size`."""
 
 
 PREPROCESSING: dict[str, Preprocessing] = {
+    # CLIP as published, frames of videos, and LLaVA's first stage.
     "clip_224": Preprocessing(224, "crop", CLIP_MEAN, CLIP_STD),
     "clip_336": Preprocessing(336, "crop", CLIP_MEAN, CLIP_STD),
+    # LLaVA-1.5's second stage.
     "clip_336_pad": Preprocessing(336, "pad", CLIP_MEAN, CLIP_STD),
+    # VL-Adapter's grid features of the CLIP ResNet, and MemVP's on BART and T5.
+    "clip_squash_224": Preprocessing(224, "squash", CLIP_MEAN, CLIP_STD),
+    # MemVP's and LaVIN's released code on ScienceQA; not the statistics that its tower was trained with.
     "imagenet_squash_224": Preprocessing(224, "squash", IMAGENET_MEAN, IMAGENET_STD),
-    "toyworld_96": Preprocessing(96, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "siglip_224": Preprocessing(224, "squash", HALF, HALF),
+    "siglip_384": Preprocessing(384, "squash", HALF, HALF),
+    "dinov2_224": Preprocessing(224, "crop", IMAGENET_MEAN, IMAGENET_STD, crop_from=256),
+    "toyworld_96": Preprocessing(96, "squash", HALF, HALF),
 }
 
 
@@ -132,7 +143,8 @@ def _squash(image: Image.Image, settings: Preprocessing) -> Image.Image:
 def _crop(image: Image.Image, settings: Preprocessing) -> Image.Image:
     """As CLIPImageProcessor: the longer side is cut to whole pixels, so is the corner of the crop."""
     size, shorter = settings.size, min(image.size)
-    width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
+    wanted = settings.crop_from or size
+    width, height = (wanted if side == shorter else int(wanted * side / shorter) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
     return _resized(image, width=width, height=height).crop((left, top, left + size, top + size))
 
