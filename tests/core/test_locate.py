@@ -19,7 +19,10 @@ def test_map_holds_the_activations_of_the_images_rows(memvp, batch, keys: str, s
 
     inputs = []
     hooks = [
-        site.module.register_forward_hook(lambda _, args, out: inputs.append(args[0])) for site in model.injection.sites
+        model.language_model.get_submodule(site.first).register_forward_hook(
+            lambda _, args, out: inputs.append(args[0])
+        )
+        for site in model.injection.sites
     ]
     model(ids, memory=memory, image_index=index)
     for hook in hooks:
@@ -29,7 +32,7 @@ def test_map_holds_the_activations_of_the_images_rows(memvp, batch, keys: str, s
             if image < 0:
                 assert not found[layer, b].any()
                 continue
-            key = model.memvp_config.visual_scale * memory.rows[image, row]
+            key = model.memvp_config.visual_scale * model.prompt.projector(features[image, row])
             if keys == "full":
                 positions = model.prompt.key_positions
                 key = key + (positions[row] if shared else positions[layer, row])

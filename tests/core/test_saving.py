@@ -84,7 +84,7 @@ def test_adapter_of_another_kind_is_refused(llama, tmp_path: Path) -> None:
 def test_adapter_for_another_width_is_refused(memvp, llama, tmp_path: Path) -> None:
     memvp().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"key_positions is \(5, 16\), expected \(5, 32\)"):
-        MemVPModel.from_pretrained(llama(hidden_size=32), tmp_path)
+        MemVPModel.from_pretrained(llama("llama", hidden_size=32), tmp_path)
 
 
 def test_truncated_tensors_are_named(memvp, llama, tmp_path: Path) -> None:
@@ -117,10 +117,11 @@ def test_memory_round_trip(memvp, batch, tmp_path: Path) -> None:
     memory = model.encode(features)
     memory.save(tmp_path / "images.safetensors")
     loaded = VisualMemory.load(tmp_path / "images.safetensors")
-    assert torch.equal(loaded.rows, memory.rows)
+    assert torch.equal(loaded.codes, memory.codes)
     assert loaded.projector == memory.projector
     assert torch.equal(model(ids, memory=loaded).logits, model(ids, memory=memory).logits)
-    assert memory.nbytes == 4 * 4 * 16 * 8
+    # Codes, not rows: 7 wide is the projector's hidden layer, 16 the model.
+    assert memory.nbytes == 4 * 4 * 7 * 8
     assert (tmp_path / "images.safetensors").stat().st_size < memory.nbytes + 300
 
 
@@ -136,12 +137,12 @@ def test_memory_survives_saving_and_casting_the_model(memvp, llama, batch, tmp_p
 
 def test_parts_of_a_memory(memvp, batch) -> None:
     memory = memvp().encode(batch(images=4)[1])
-    assert torch.equal(memory[2].rows, memory.rows[2:3])
-    assert torch.equal(memory[-1].rows, memory.rows[3:])
-    assert torch.equal(memory[1:3].rows, memory.rows[1:3])
-    assert torch.equal(VisualMemory.cat([memory[1:3], memory[0]]).rows, memory.rows[[1, 2, 0]])
+    assert torch.equal(memory[2].codes, memory.codes[2:3])
+    assert torch.equal(memory[-1].codes, memory.codes[3:])
+    assert torch.equal(memory[1:3].codes, memory.codes[1:3])
+    assert torch.equal(VisualMemory.cat([memory[1:3], memory[0]]).codes, memory.codes[[1, 2, 0]])
     joined = VisualMemory.join([memory[0:2], memory[2:4]])
-    assert torch.equal(joined.rows[1], torch.cat([memory.rows[1], memory.rows[3]]))
+    assert torch.equal(joined.codes[1], torch.cat([memory.codes[1], memory.codes[3]]))
     with pytest.raises(IndexError, match="there is no entry 4"):
         memory[4]
 
@@ -151,8 +152,8 @@ def test_memories_that_do_not_belong_together_are_refused(memvp, batch) -> None:
     stranger = memvp(seed=5).encode(batch(images=4)[1])
     with pytest.raises(ValueError, match="different projectors"):
         VisualMemory.cat([memory, stranger])
-    with pytest.raises(ValueError, match=r"number of rows per image: \[2, 4\]"):
-        VisualMemory.cat([memory, VisualMemory(memory.rows[:, :2], memory.projector)])
+    with pytest.raises(ValueError, match=r"number of images: \[1, 4\]"):
+        VisualMemory.join([memory, memory[0]])
     with pytest.raises(ValueError, match="at least one memory"):
         VisualMemory.cat([])
 

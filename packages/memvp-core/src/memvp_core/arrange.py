@@ -81,8 +81,11 @@ class Arrangement:
         return self.index.shape[1] if self.index.ndim == 2 else None
 
     def repeat(self, times: int) -> "Arrangement":
-        """The same with every sequence `times` times in a row, as beam search has it; the entries keep their order."""
-        if times == 1:
+        """The same with every sequence `times` times in a row, as beam search has it; the entries keep their order.
+
+        Where units are sequences nothing changes: the repeated ones stand together and count as a longer one.
+        """
+        if times == 1 or self.index.ndim == 1:
             return self
         if times not in self._repeated:
             device = torch.device("cpu") if self.order is None else self.order.device

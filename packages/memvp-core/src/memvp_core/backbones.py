@@ -1,83 +1,183 @@
-"""Where the feed-forward network sits in each architecture: one row of a table per model type of transformers."""
+"""Where the feed-forward networks sit in each architecture of transformers: one row of a table per model type."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
+from memvp_core.config import TargetStack
+
+Stack = Literal["encoder", "decoder"]
+
 
 @dataclass(frozen=True)
-class Backbone:
-    """The FFN modules of one architecture."""
+class FFNPaths:
+    """The FFNs of one stack of layers; * stands for the layer's number, the other paths start at `ffn`."""
 
     ffn: str
-    """Path of the FFN below the language model; * stands for the layer number."""
+    """Path of the FFN, or of the layer where the FFN has no module of its own, from the list of layers on."""
 
     activation: str
-    """Attribute of the FFN that holds its activation."""
+    """Path of phi, the activation module."""
 
-    weights: tuple[str, str, str]
-    """Names of W1, W2 and W3 of the paper inside the FFN: gate, down and up projection."""
+    first: str = ""
+    """Path of the module whose input is the FFN's input x; "" is the FFN itself."""
+
+    last: str = ""
+    """Path of the module to whose output the retrieval is added."""
+
+    batched: str | None = None
+    """Where `first` is given all tokens as one row: the path of a module before it whose output has (batch, tokens)."""
 
 
 @dataclass(frozen=True)
-class FfnSite:
-    """One FFN found in a model."""
+class FFNSite:
+    """One FFN of a model, by the full paths of its parts; the table yields these, and they can be written by hand."""
 
     layer: int
-    """Its layer number."""
+    """Its layer number, for `layers_to_transform`."""
 
-    path: str
-    """Its name below the model."""
+    first: str
+    """Module whose first argument is the FFN's input x, (batch, tokens, width)."""
 
-    module: nn.Module
-    """The FFN itself."""
+    last: str
+    """Module to whose output the retrieval is added; `first` where the FFN is one module."""
+
+    activation: str
+    """Module that computes phi."""
+
+    batched: str | None = None
+    """Module whose output has the shape (batch, tokens, width), where x comes flattened."""
 
 
-_LLAMA = Backbone(ffn="model.layers.*.mlp", activation="act_fn", weights=("gate_proj", "down_proj", "up_proj"))
+_MLP = FFNPaths("layers.*.mlp", activation="act_fn")
+_BART = FFNPaths("layers.*", activation="activation_fn", first="fc1", last="fc2")
+_EXPERTS = FFNPaths("layers.*.mlp", activation="experts.act_fn")
 
-BACKBONES: dict[str, Backbone] = {"llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA}
+BACKBONES: dict[str, dict[Stack, FFNPaths]] = {
+    "llama": {"decoder": _MLP},
+    "bart": {"encoder": _BART, "decoder": _BART},
+    # T5 v1.1 and Flan, which gate their FFNs, are of this type too.
+    "t5": {
+        "encoder": FFNPaths("block.*.layer.1.DenseReluDense", activation="act"),
+        "decoder": FFNPaths("block.*.layer.2.DenseReluDense", activation="act"),
+    },
+    "qwen3": {"decoder": _MLP},
+    "gemma3_text": {"decoder": _MLP},
+    # One retrieval beside the whole block of experts, not one per expert.
+    "mixtral": {"decoder": _EXPERTS},
+    "qwen3_moe": {"decoder": _EXPERTS},
+    # From c_fc to c_proj, so that the retrieval is inside the FFN's own dropout, as concatenated rows would be.
+    "gpt2": {"decoder": FFNPaths("h.*.mlp", activation="act", first="c_fc", last="c_proj")},
+    "mistral": {"decoder": _MLP},
+    "qwen2": {"decoder": _MLP},
+    "phi3": {"decoder": FFNPaths("layers.*.mlp", activation="activation_fn")},
+    "opt": {
+        "decoder": FFNPaths("layers.*", activation="activation_fn", first="fc1", last="fc2", batched="self_attn"),
+    },
+    "gpt_neox": {"decoder": FFNPaths("layers.*.mlp", activation="act")},
+}
 
-_FFN_NAMES = re.compile(r"mlp|ffn|feed_forward|ff|fc1|densereludense|moe|block_sparse_moe", re.IGNORECASE)
+_FFN_NAME = re.compile(r"mlp|ffn|feed_forward|ff|fc1|densereludense|moe|block_sparse_moe", re.IGNORECASE)
 
 
-def find_ffns(model: nn.Module, *, model_type: str) -> tuple[Backbone, list[FfnSite]]:
-    """The table's row for a model type and the FFNs it names, by layer; a PEFT wrapper around the model is fine."""
-    backbone = BACKBONES.get(model_type)
-    if backbone is None:
-        raise ValueError(
-            f"no FFN is known for model type {model_type!r}; known are {', '.join(BACKBONES)}; modules that look "
-            f"like FFNs here: {_ffn_like_paths(model)}."
-        )
-    pattern = re.compile(r"(?:.*\.)?" + re.escape(backbone.ffn).replace(r"\*", r"(\d+)"))
-    sites: list[FfnSite] = []
-    for path, module in _named_modules(model).items():
-        match = pattern.fullmatch(path)
-        if match and hasattr(module, backbone.activation):
-            sites.append(FfnSite(int(match.group(1)), path, module))
+def find_sites(model: nn.Module, *, target: TargetStack = "auto") -> list[FFNSite]:
+    """The FFNs of a model of the table, encoder first; inside a PEFT wrapper or a vision-language model too.
+
+    Raises:
+        ValueError: no row of the table, or none for this stack; it lists what looks like an FFN and the row to add.
+    """
+    model_type = text_config(model).model_type
+    stacks = BACKBONES.get(model_type)
+    if stacks is None:
+        raise ValueError(_unknown(model, model_type))
+    sites = [site for stack in _chosen(stacks, target, model_type) for site in _sites(model, stack, stacks)]
     if not sites:
-        raise ValueError(f"no FFN at {backbone.ffn!r} in this {model_type} model; found: {_ffn_like_paths(model)}.")
-    return backbone, sorted(sites, key=lambda site: site.layer)
+        raise ValueError(f"no FFN at {_patterns(stacks)} in this {model_type} model; found: {_look_alikes(model)}.")
+    return sites
 
 
-def choose_layers(sites: list[FfnSite], *, layers: tuple[int, ...] | None) -> list[FfnSite]:
+def text_config(model: nn.Module) -> Any:
+    """The settings of a model's language part."""
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "model_type"):
+        raise ValueError(f"expected a model of transformers, with a config; got {type(model).__name__}.")
+    return getattr(config, "text_config", None) or config
+
+
+def choose_layers(sites: Sequence[FFNSite], *, layers: tuple[int, ...] | None) -> list[FFNSite]:
     """The sites of some layers, in layer order; None is all."""
     if layers is None:
-        return sites
+        return list(sites)
     missing = sorted(set(layers) - {site.layer for site in sites})
     if missing:
         raise ValueError(f"layers_to_transform names {missing}, but the model's layers are 0 to {sites[-1].layer}.")
     return [site for site in sites if site.layer in layers]
 
 
-def _ffn_like_paths(model: nn.Module) -> str:
-    paths = {re.sub(r"\.\d+\.", ".*.", path) for path in _named_modules(model) if _looks_like_ffn(path)}
-    return ", ".join(sorted(paths)[:8]) or "none"
+def _chosen(stacks: dict[Stack, FFNPaths], target: TargetStack, model_type: str) -> tuple[Stack, ...]:
+    if target == "both":
+        return tuple(stacks)
+    if target == "auto":
+        return (next(iter(stacks)),)
+    if target not in stacks:
+        raise ValueError(f"target_stack is {target!r}, but a {model_type} model has only: {', '.join(stacks)}.")
+    return (target,)
 
 
-def _looks_like_ffn(path: str) -> bool:
-    return _FFN_NAMES.fullmatch(path.rsplit(".", 1)[-1]) is not None
+def _sites(model: nn.Module, stack: Stack, stacks: dict[Stack, FFNPaths]) -> list[FFNSite]:
+    paths = stacks[stack]
+    # Both stacks of an encoder-decoder have lists of one name, so there its own name belongs to the path.
+    inside = rf"(?:.*\.)?{stack}\." if len(stacks) > 1 else r"(?:.*\.)?"
+    pattern = re.compile(inside + re.escape(paths.ffn).replace(r"\*", r"(\d+)"))
+    prefix = _language_prefix(model)
+    found = [(pattern.fullmatch(path.removeprefix(prefix)), path) for path in _module_paths(model, prefix=prefix)]
+    return [_site(paths, path=path, layer=int(match.group(1))) for match, path in found if match]
+
+
+def _site(paths: FFNPaths, *, path: str, layer: int) -> FFNSite:
+    def at(part: str) -> str:
+        return f"{path}.{part}" if part else path
+
+    batched = None if paths.batched is None else at(paths.batched)
+    return FFNSite(layer, at(paths.first), at(paths.last), at(paths.activation), batched)
+
+
+def _language_prefix(model: nn.Module) -> str:
+    """Where the language model lies inside a larger one; its vision tower has layers of the same names."""
+    config, text = getattr(model, "config", None), text_config(model)
+    if text is config:
+        return ""
+    for path, module in _named_modules(model).items():
+        own: Any = getattr(module, "config", None)
+        if getattr(own, "model_type", None) == text.model_type:
+            return f"{path}."
+    return ""
+
+
+def _unknown(model: nn.Module, model_type: str) -> str:
+    paths = _look_alikes(model)
+    example = paths[0] if paths else "layers.*.mlp"
+    return (
+        f"no FFN is known for model type {model_type!r}; known are {', '.join(BACKBONES)}; modules that look like "
+        f"FFNs here: {', '.join(paths) or 'none'}. Add a row such as BACKBONES[{model_type!r}] = "
+        f'{{"decoder": FFNPaths({example!r}, activation="act_fn")}}, or pass sites=[FFNSite(...), ...].'
+    )
+
+
+def _patterns(stacks: dict[Stack, FFNPaths]) -> str:
+    return " or ".join(repr(paths.ffn) for paths in stacks.values())
+
+
+def _look_alikes(model: nn.Module) -> list[str]:
+    names = [path for path in _named_modules(model) if _FFN_NAME.fullmatch(path.rsplit(".", 1)[-1])]
+    return sorted({re.sub(r"\.\d+\.", ".*.", path) for path in names})[:8]
+
+
+def _module_paths(model: nn.Module, *, prefix: str) -> list[str]:
+    return [path for path in _named_modules(model) if path.startswith(prefix)]
 
 
 def _named_modules(model: nn.Module) -> dict[str, nn.Module]:

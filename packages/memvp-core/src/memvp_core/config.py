@@ -9,10 +9,12 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 ProjectorActivation = Literal["silu", "gelu", "relu"]
-InsertIn = Literal["both", "keys", "values"]
+InsertIn = Literal["both", "keys", "values", "none"]
+PositionMode = Literal["add", "concat"]
 PaddedRows = Literal["live", "masked"]
 NoImage = Literal["positions", "base"]
-Method = Literal["auto", "direct", "split", "reference"]
+TargetStack = Literal["auto", "encoder", "decoder", "both"]
+Method = Literal["auto", "direct", "split", "factored", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,13 @@ class MemVPConfig:
     """One pair of position embeddings for all layers, or one pair per layer."""
 
     insert_in: InsertIn = "both"
-    """Where the image rows are added: to keys and values, or to one of them (ablations of the paper's Table 4)."""
+    """Where the image rows are added: to keys and values, to one of them, or nowhere (ablations of Table 4)."""
+
+    position_mode: PositionMode = "add"
+    """Image rows are added to the position rows (paper), or stand before them as rows of their own (Table 4)."""
+
+    num_images: int = 1
+    """Images one entry may hold side by side; above 1, each has a learned embedding that is added to its rows."""
 
     padded_rows: PaddedRows = "live"
     """Rows beyond the image's own: "live" as static memory (paper), or "masked". Image-free samples keep all rows."""
@@ -58,8 +66,14 @@ class MemVPConfig:
     memory_dropout: float = 0.1
     """Dropout on the activations of the memory rows, in training."""
 
+    target_stack: TargetStack = "auto"
+    """The layers that get the memory; "auto" is the encoder where there is one (paper), else the decoder."""
+
     layers_to_transform: tuple[int, ...] | None = None
     """Numbers of the layers that get the memory; None is all of them."""
+
+    train_layer_norms: bool = False
+    """Train the norms of the language model too, as the paper does for BART and T5."""
 
     method: Method = "auto"
     """Form of the retrieval (memory.py): they agree in value and gradient, and differ in speed and rounding."""
@@ -76,7 +90,7 @@ class MemVPConfig:
         object.__setattr__(self, "retrieval_scale", float(self.retrieval_scale))
 
     def _check_sizes(self) -> None:
-        for name in ("vision_hidden_size", "num_slots"):
+        for name in ("vision_hidden_size", "num_slots", "num_images"):
             _check_positive_integer(getattr(self, name), name=name)
         for size in self.projector_hidden_sizes:
             _check_positive_integer(size, name="every entry of projector_hidden_sizes")
@@ -93,7 +107,7 @@ class MemVPConfig:
                 raise ValueError(f"{name} must be a finite number, got {value!r}.")
         if not 0.0 <= self.memory_dropout < 1.0:
             raise ValueError(f"memory_dropout must be at least 0 and below 1, got {self.memory_dropout!r}.")
-        for name in ("learn_scales", "projector_bias", "share_position_embedding"):
+        for name in ("learn_scales", "projector_bias", "share_position_embedding", "train_layer_norms"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
 
@@ -101,14 +115,21 @@ class MemVPConfig:
         choices = {
             "projector_activation": ProjectorActivation,
             "insert_in": InsertIn,
+            "position_mode": PositionMode,
             "padded_rows": PaddedRows,
             "no_image": NoImage,
+            "target_stack": TargetStack,
             "method": Method,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 options = ", ".join(get_args(allowed))
                 raise ValueError(f"{name} must be one of {options}; got {getattr(self, name)!r}.")
+        if self.position_mode == "concat" and self.insert_in in ("keys", "values"):
+            raise ValueError(
+                f'insert_in {self.insert_in!r} with position_mode "concat" leaves image rows without a key or a value, '
+                'so they would have no effect: use "both", or position_mode "add".'
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -128,13 +149,28 @@ class MemVPConfig:
             raise ValueError("MemVPConfig needs vision_hidden_size, the width of one image feature.")
         return cls(**values)
 
+    @property
+    def has_projector(self) -> bool:
+        """Whether there are image rows at all."""
+        return self.insert_in != "none"
+
+    @property
+    def num_codes(self) -> int:
+        """Width of what the projector's last layer is given: its last hidden width, or the features' own."""
+        return (self.vision_hidden_size, *self.projector_hidden_sizes)[-1]
+
     def num_parameters(self, *, hidden_size: int, num_layers: int) -> int:
         """Trainable numbers of the memory (projector, positions, scales) in a model of this width and depth."""
-        widths = (self.vision_hidden_size, *self.projector_hidden_sizes, hidden_size)
-        projector = sum((wide + self.projector_bias) * out for wide, out in pairwise(widths))
         hooked = num_layers if self.layers_to_transform is None else len(self.layers_to_transform)
         positions = 2 * self.num_slots * hidden_size * (1 if self.share_position_embedding else hooked)
-        return projector + positions + 2 * self.learn_scales
+        return self._num_projector_parameters(hidden_size) + positions + 2 * self.learn_scales
+
+    def _num_projector_parameters(self, hidden_size: int) -> int:
+        if not self.has_projector:
+            return 0
+        widths = (self.vision_hidden_size, *self.projector_hidden_sizes, hidden_size)
+        images = self.num_images * hidden_size if self.num_images > 1 else 0
+        return images + sum((wide + self.projector_bias) * out for wide, out in pairwise(widths))
 
 
 def _check_positive_integer(value: object, *, name: str) -> None:

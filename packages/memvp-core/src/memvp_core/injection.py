@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memvp_core.backbones import Backbone, FfnSite
+from memvp_core.backbones import FFNSite
 from memvp_core.reading import Reading
 
 _CHECKPOINT = "_gradient_checkpointing_func"
@@ -46,22 +48,74 @@ class Slot:
         return (Slot, ())
 
 
-class FfnHook:
+class FFNHook:
     """Adds the retrieval to the output of one FFN."""
 
-    def __init__(self, slot: Slot, *, layer: int, activation: str) -> None:
-        """`layer` counts the layers with memory; `activation` is the FFN's attribute that holds phi."""
+    # Its hooks are bound methods, so that a deep copy of the model calls the copy's own slot.
+
+    def __init__(self, slot: Slot, *, layer: int, activation: Callable[[Tensor], Tensor]) -> None:
+        """`layer` counts the layers with memory; `activation` is the FFN's own phi."""
         self._slot = slot
         self._layer = layer
         self._activation = activation
+        self._kept = _Kept()
 
-    # A bound method, so that a deep copy of the model calls the copy's own slot.
-    def add_retrieval(self, ffn: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        """Forward hook; None leaves the output as it is."""
+    def attach(self, model: nn.Module, site: FFNSite) -> list[RemovableHandle]:
+        """Hook the modules of a site; their handles take the hooks out again."""
+        last = model.get_submodule(site.last)
+        if site.first == site.last:
+            return [last.register_forward_hook(self.add_to_output, with_kwargs=True)]
+        first = model.get_submodule(site.first)
+        handles = [first.register_forward_pre_hook(self.keep_input, with_kwargs=True)]
+        if site.batched is not None:
+            batched = model.get_submodule(site.batched)
+            handles.append(batched.register_forward_hook(self.keep_shape))
+        return [*handles, last.register_forward_hook(self.add_to_later_output)]
+
+    def add_to_output(self, ffn: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Forward hook of an FFN that is one module; None leaves the output as it is."""
+        return self._added(_first(args, kwargs), output)
+
+    def keep_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Pre-hook of the first of several modules."""
+        self._kept.x = _first(args, kwargs)
+
+    def keep_shape(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Forward hook where the states still have the shape (batch, tokens, width)."""
+        self._kept.shape = _states(output).shape
+
+    def add_to_later_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Any:
+        """Forward hook of the last of several modules."""
+        x, self._kept.x = self._kept.x, None
+        shape, self._kept.shape = self._kept.shape, None
+        return self._added(x if shape is None else x.view(shape), output)
+
+    def _added(self, x: Tensor, output: Any) -> Any:
         reading = self._slot.reading
         if reading is None:
             return None
-        return output + reading.retrieve(args[0], layer=self._layer, activation=getattr(ffn, self._activation))
+        states = _states(output)
+        states = states + reading.retrieve(x, layer=self._layer, activation=self._activation).view_as(states)
+        return states if isinstance(output, Tensor) else (states, *output[1:])
+
+
+class _Kept(threading.local):
+    """What a hook has seen of the FFN that runs in this thread; between its first and last module only."""
+
+    x: Any = None
+    shape: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_Kept, ())
+
+
+def _states(output: Any) -> Tensor:
+    """Modules give their states alone, or first of several things."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 class CheckpointWithMemory:
@@ -76,6 +130,7 @@ class CheckpointWithMemory:
         reading = self._slot.reading
         if reading is None:
             return self.original(function, *args, **kwargs)
+        refuse_reentrant(getattr(self.original, "keywords", {}) | kwargs)
         tensors = reading.entries.tensors
 
         def run_again(*arguments: Any) -> Any:
@@ -86,18 +141,26 @@ class CheckpointWithMemory:
         return self.original(run_again, *tensors, *args, **kwargs)
 
 
+def refuse_reentrant(settings: dict[str, Any]) -> None:
+    """Reentrant checkpointing backs up once per layer, which DDP and ZeRO-3 allow a shared parameter only once."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if settings.get("use_reentrant") and distributed and torch.distributed.get_world_size() > 1:
+        raise ValueError(
+            "reentrant gradient checkpointing does not work with a visual memory in several processes, since all "
+            'layers share its parameters: use gradient_checkpointing_kwargs={"use_reentrant": False}.'
+        )
+
+
 class Injection:
     """The hooks in one language model."""
 
-    def __init__(self, model: nn.Module, *, backbone: Backbone, sites: Sequence[FfnSite]) -> None:
+    def __init__(self, model: nn.Module, *, sites: Sequence[FFNSite]) -> None:
         self.sites = tuple(sites)
-        self.activation = backbone.activation
         self.slot = Slot()
-        self._model = model
         self._handles: list[RemovableHandle] = []
         for number, site in enumerate(sites):
-            hook = FfnHook(self.slot, layer=number, activation=backbone.activation)
-            self._handles.append(site.module.register_forward_hook(hook.add_retrieval))
+            hook = FFNHook(self.slot, layer=number, activation=attrgetter(site.activation)(model))
+            self._handles += hook.attach(model, site)
         self._checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 
     @contextmanager

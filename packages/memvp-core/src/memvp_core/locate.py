@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, Literal
 
 import torch
@@ -34,16 +35,22 @@ def retrieval_map(
     with _ffn_inputs(model) as inputs:
         model(input_ids, attention_mask, memory=memory, image_index=image_index)
     index = torch.arange(len(input_ids)) if image_index is None else image_index.cpu()
-    key_rows, _, key_positions, _ = model.prompt(
-        features=None, rows=memory.rows.to(input_ids.device), dtype=torch.float32
+    parts = model.prompt(
+        features=None,
+        codes=memory.codes.to(input_ids.device),
+        row_images=memory.row_images,
+        row_weights=memory.row_weights,
+        form="direct",
+        dtype=torch.float32,
     )
+    key_rows, key_positions = parts.rows, parts.key_positions
     maps: list[Tensor] = []
     for layer, (x, site) in enumerate(zip(inputs, model.injection.sites, strict=True)):
         positions = key_positions if key_positions.ndim == 2 else key_positions[layer]
         own_keys = _own_rows(key_rows, index=index)
         if keys == "full":
             own_keys = own_keys + positions[: key_rows.shape[1]]
-        activation: Any = getattr(site.module, model.injection.activation)
+        activation: Any = attrgetter(site.activation)(model.language_model)
         scores = activation(x.float() @ own_keys.mT)
         maps.append(scores * (index >= 0).to(scores.device)[:, None, None])
     return torch.stack(maps)
@@ -57,7 +64,10 @@ def _ffn_inputs(model: MemVPModel) -> Generator[list[Tensor]]:
     def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         inputs.append(args[0].detach())
 
-    handles = [site.module.register_forward_pre_hook(keep) for site in model.injection.sites]
+    language_model = model.language_model
+    handles = [
+        language_model.get_submodule(site.first).register_forward_pre_hook(keep) for site in model.injection.sites
+    ]
     try:
         yield inputs
     finally:

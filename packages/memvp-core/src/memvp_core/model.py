@@ -4,8 +4,8 @@ The usual way in is `get_memvp_model(language_model, config)`. Training calls th
 the projector runs inside `forward` where DDP and ZeRO expect it; inference encodes an image once and passes `memory`.
 """
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +14,51 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from memvp_core import lora, saving
-from memvp_core.backbones import choose_layers, find_ffns
+from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
 from memvp_core.config import MemVPConfig
-from memvp_core.injection import Injection
+from memvp_core.injection import Injection, refuse_reentrant
+from memvp_core.norms import TrainedNorms
 from memvp_core.prompt import VisualPrompt
-from memvp_core.reading import Reading, checked_index, make_reading
+from memvp_core.reading import Images, Reading, checked_index, make_generating_reading, make_reading
 from memvp_core.visual_memory import VisualMemory
 
 
-def get_memvp_model(language_model: nn.Module, config: MemVPConfig) -> "MemVPModel":
-    """Freeze a causal language model of transformers (a PeftModel's LoRA stays trainable) and give it a memory."""
-    return MemVPModel(language_model, config)
+def get_memvp_model(
+    language_model: nn.Module, config: MemVPConfig, *, sites: Sequence[FFNSite] | None = None
+) -> "MemVPModel":
+    """Freeze a language model of transformers (a PeftModel's LoRA stays trainable) and give it a memory.
+
+    `sites` says where the FFNs are in a model that the table of backbones.py does not know.
+    """
+    return MemVPModel(language_model, config, sites=sites)
 
 
 class MemVPModel(nn.Module):
     """A language model and its visual prompt; only the prompt, and a LoRA if there is one, are trainable."""
 
-    def __init__(self, language_model: nn.Module, config: MemVPConfig) -> None:
+    def __init__(
+        self, language_model: nn.Module, config: MemVPConfig, *, sites: Sequence[FFNSite] | None = None
+    ) -> None:
         """The language model is changed in place (hooks, requires_grad) until `unload`."""
         super().__init__()
-        base_config: Any = getattr(language_model, "config", None)
-        backbone, sites = find_ffns(language_model, model_type=getattr(base_config, "model_type", "unknown"))
-        sites = choose_layers(sites, layers=config.layers_to_transform)
+        found = find_sites(language_model, target=config.target_stack) if sites is None else sites
+        sites = choose_layers(found, layers=config.layers_to_transform)
         self.memvp_config = config
         self.language_model = language_model
         self._trainable_before = {name for name, p in language_model.named_parameters() if p.requires_grad}
         if not lora.has_lora(language_model):
             language_model.requires_grad_(False)
+        self._norms = TrainedNorms(language_model) if config.train_layer_norms else None
         embedding = _embedding_weight(language_model)
         self.prompt = VisualPrompt(
             config,
-            hidden_size=base_config.hidden_size,
+            hidden_size=text_config(language_model).hidden_size,
             num_layers=len(sites),
             # 16-bit weights are too coarse to add small updates to.
             dtype=torch.promote_types(embedding.dtype, torch.float32),
             device=embedding.device,
         )
-        self._injection = Injection(language_model, backbone=backbone, sites=sites)
+        self._injection = Injection(language_model, sites=sites)
         self._is_disabled = False
 
     def forward(
@@ -60,6 +68,7 @@ class MemVPModel(nn.Module):
         labels: Int[Tensor, "B T"] | None = None,
         *,
         visual_features: Float[Tensor, "I g c"] | None = None,
+        row_images: Int[Tensor, "I g"] | None = None,
         memory: VisualMemory | None = None,
         image_index: Int[Tensor, "B"] | Int[Tensor, "B T"] | None = None,
         **kwargs: Any,
@@ -67,14 +76,20 @@ class MemVPModel(nn.Module):
         """The language model's own output.
 
         `image_index` names the entry of the features or the memory that each sequence (or token) reads, -1 for none;
-        None gives sequence i entry i. Without features and memory every sequence is image-free.
+        None gives sequence i entry i. Without features and memory every sequence is image-free. `row_images` says
+        which image of its entry each row of the features shows, -1 for rows that only pad.
         """
         kwargs |= {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         if self._is_disabled:
             return self.language_model(**kwargs)
         batch = input_ids if input_ids is not None else kwargs["inputs_embeds"]
         reading = _uncompiled(self._reading)(
-            batch, visual_features=visual_features, memory=memory, image_index=image_index, is_generating=False
+            batch,
+            visual_features=visual_features,
+            row_images=row_images,
+            memory=memory,
+            image_index=image_index,
+            is_generating=False,
         )
         with self._injection.reading(reading):
             return self.language_model(**kwargs)
@@ -85,6 +100,7 @@ class MemVPModel(nn.Module):
         input_ids: Int[Tensor, "B T"],
         *,
         visual_features: Float[Tensor, "I g c"] | None = None,
+        row_images: Int[Tensor, "I g"] | None = None,
         memory: VisualMemory | None = None,
         image_index: Int[Tensor, "B"] | Int[Tensor, "B T"] | None = None,
         **kwargs: Any,
@@ -94,64 +110,77 @@ class MemVPModel(nn.Module):
         if self._is_disabled:
             return language_model.generate(input_ids=input_ids, **kwargs)
         reading = _uncompiled(self._reading)(
-            input_ids, visual_features=visual_features, memory=memory, image_index=image_index, is_generating=True
+            input_ids,
+            visual_features=visual_features,
+            row_images=row_images,
+            memory=memory,
+            image_index=image_index,
+            is_generating=True,
         )
         with self._injection.reading(reading):
             return language_model.generate(input_ids=input_ids, **kwargs)
 
     @torch.no_grad()
-    def encode(self, features: Float[Tensor, "I g c"]) -> VisualMemory:
+    def encode(self, features: Float[Tensor, "I g c"], *, row_images: Int[Tensor, "I g"] | None = None) -> VisualMemory:
         """Project images once, for inference; the memory has the language model's dtype."""
         self._check_features(features)
-        return VisualMemory(self.prompt.project(features).to(self._dtype), self.prompt.projector_fingerprint())
+        codes = self.prompt.encode(features).to(self._dtype)
+        return VisualMemory(codes, self.prompt.projector_fingerprint(), row_images=row_images)
 
     def _reading(
         self,
         batch: Tensor,
         *,
         visual_features: Tensor | None,
+        row_images: Tensor | None,
         memory: VisualMemory | None,
         image_index: Tensor | None,
         is_generating: bool,
     ) -> Reading:
         """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model."""
-        rows = None if memory is None else self._checked_rows(memory, batch=batch)
-        if rows is not None and visual_features is not None:
+        if memory is not None and visual_features is not None:
             raise ValueError("give visual_features or memory, not both.")
-        images = rows if rows is not None else visual_features
-        index = checked_index(
-            image_index,
-            batch_shape=batch.shape,
-            num_images=0 if images is None else images.shape[0],
-            has_images=images is not None,
-        )
-        # Always through the prompt's own forward: there DDP's and ZeRO's hooks sit, and a call without any image
-        # still gives its parameters a gradient of zero.
-        features = None if rows is not None else self._checked_features(visual_features, batch=batch)
-        parts = self.prompt(features=features, rows=rows, dtype=self._dtype)
+        has_images = memory is not None or visual_features is not None
+        images = self._images(visual_features, row_images, memory, batch=batch)
+        index = checked_index(image_index, batch_shape=batch.shape, num_images=images.shape[0], has_images=has_images)
+        if index.ndim == 2 and self.memvp_config.target_stack == "both":
+            raise ValueError('an image_index per token needs one stack to count in; target_stack is "both".')
+        if is_generating:
+            return make_generating_reading(
+                self.prompt, images, image_index=index, num_tokens=batch.shape[1], dtype=self._dtype
+            )
         return make_reading(
-            parts,
+            self.prompt,
+            images,
             image_index=index,
-            config=self.memvp_config,
+            num_tokens=batch.shape[1],
+            dtype=self._dtype,
             is_training=self.training,
-            is_generating=is_generating,
         )
 
-    def _checked_rows(self, memory: VisualMemory, *, batch: Tensor) -> Tensor:
+    def _images(
+        self, features: Tensor | None, row_images: Tensor | None, memory: VisualMemory | None, *, batch: Tensor
+    ) -> Images:
+        """Checked, on the batch's device. A call without any image still has features, none of them."""
+        if memory is not None:
+            self._check_memory(memory)
+            memory = memory.to(batch.device)
+            return Images(None, memory.codes, memory.row_images, memory.row_weights, memory.blocked)
+        if features is None:
+            # Through the prompt all the same: there DDP's and ZeRO's hooks sit, and its gradients must be zeros.
+            features = batch.new_empty((0, 1, self.memvp_config.vision_hidden_size), dtype=self.prompt.dtype)
+        self._check_features(features)
+        self._check_rows(features.shape[:2], row_images)
+        return Images(features, row_images=row_images)
+
+    def _check_memory(self, memory: VisualMemory) -> None:
         present = self.prompt.projector_fingerprint()
         if memory.projector != present:
             raise ValueError(
                 f"this memory was made by projector {memory.projector}, the model now has {present}: "
                 "encode the images again with this model."
             )
-        _check_num_rows(memory.rows, config=self.memvp_config)
-        return memory.rows.to(batch.device)
-
-    def _checked_features(self, features: Tensor | None, *, batch: Tensor) -> Tensor:
-        if features is None:
-            return batch.new_empty((0, 1, self.memvp_config.vision_hidden_size), dtype=self.prompt.dtype)
-        self._check_features(features)
-        return features
+        self._check_rows(memory.codes.shape[:2], memory.row_images)
 
     def _check_features(self, features: Tensor) -> None:
         width = self.memvp_config.vision_hidden_size
@@ -160,7 +189,26 @@ class MemVPModel(nn.Module):
                 f"visual features must have the shape (images, rows, {width}), got {tuple(features.shape)}: "
                 "the model was made for another vision tower."
             )
-        _check_num_rows(features, config=self.memvp_config)
+
+    def _check_rows(self, shape: torch.Size, row_images: Tensor | None) -> None:
+        num_slots, num_images = self.memvp_config.num_slots, self.memvp_config.num_images
+        if shape[1] > num_slots and self.memvp_config.position_mode == "add":
+            raise ValueError(
+                f"an image has {shape[1]} rows here, but the memory has only {num_slots} slots: "
+                f"set num_slots to at least {shape[1]}."
+            )
+        if row_images is None:
+            return
+        if row_images.shape != shape or row_images.is_floating_point():
+            raise ValueError(
+                f"row_images must hold one whole number per row, {tuple(shape)}; "
+                f"got {row_images.dtype} of shape {tuple(row_images.shape)}."
+            )
+        if num_images > 1 and row_images.numel() and int(row_images.max()) >= num_images:
+            raise ValueError(
+                f"an entry holds {int(row_images.max()) + 1} images here, but there are {num_images} image "
+                f"embeddings: set num_images to at least {int(row_images.max()) + 1}."
+            )
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -175,8 +223,9 @@ class MemVPModel(nn.Module):
     def disable_adapter(self) -> Generator[None]:
         """The base model bit for bit, LoRA off too, in a block; every thread that uses this model sees it so."""
         before, self._is_disabled = self._is_disabled, True
+        norms = nullcontext() if self._norms is None or before else self._norms.put_back()
         try:
-            with lora.lora_disabled(self.language_model):
+            with lora.lora_disabled(self.language_model), norms:
                 yield
         finally:
             self._is_disabled = before
@@ -184,6 +233,8 @@ class MemVPModel(nn.Module):
     def unload(self) -> nn.Module:
         """Take the memory out and give back the language model as it was (a LoRA stays); this model is spent."""
         self._injection.remove()
+        if self._norms is not None:
+            self._norms.restore()
         if not lora.has_lora(self.language_model):
             for name, parameter in self.language_model.named_parameters():
                 parameter.requires_grad_(name in self._trainable_before)
@@ -192,6 +243,7 @@ class MemVPModel(nn.Module):
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """Recompute layers in backward; the memory goes along. Non-reentrant unless the settings say otherwise."""
         settings = gradient_checkpointing_kwargs or {"use_reentrant": False}
+        refuse_reentrant(settings)
         language_model: Any = self.language_model
         if hasattr(language_model, "activation_checkpointing_enable"):
             language_model.activation_checkpointing_enable(settings)
@@ -263,14 +315,6 @@ def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
     # torch leaves the decorator untyped.
     compiler: Any = torch.compiler
     return compiler.disable(function)
-
-
-def _check_num_rows(rows: Tensor, *, config: MemVPConfig) -> None:
-    if rows.shape[1] > config.num_slots:
-        raise ValueError(
-            f"an image has {rows.shape[1]} rows here, but the memory has only {config.num_slots} slots: "
-            f"set num_slots to at least {rows.shape[1]}."
-        )
 
 
 def _embedding_weight(language_model: nn.Module) -> Tensor:

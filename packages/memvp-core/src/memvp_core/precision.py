@@ -1,7 +1,7 @@
-"""Scores in float32 from 16-bit states and keys.
+"""Matrix products of 16-bit tensors whose results stay in float32.
 
 A 16-bit product rounds the scores as coarsely as adding image rows to positions in 16 bits would (2 % of the visual
-part); kept in float32, the error of the `split` form falls tenfold. Only the 16-bit inputs are kept for backward.
+part); kept in float32, the error of the `split` form falls tenfold. Only the inputs are kept for backward.
 """
 
 from typing import Any
@@ -15,34 +15,41 @@ _SHORT = (torch.float16, torch.bfloat16)
 
 def dot(x: Float[Tensor, "E M D"], keys: Float[Tensor, "*E R D"]) -> Float[Tensor, "E M R"]:
     """Inner products of states and keys, in float32 or wider; keys are shared (R, D) or one set per entry."""
-    if x.dtype not in _SHORT:
-        return x @ keys.mT
-    # torch leaves apply partly untyped.
-    wide_dot: Any = _WideDot
     if keys.ndim == 2:
-        return wide_dot.apply(x.reshape(1, -1, x.shape[-1]), keys[None]).view(*x.shape[:-1], -1)
-    return wide_dot.apply(x, keys)
+        return wide(x.reshape(1, -1, x.shape[-1]), keys[None].mT).view(*x.shape[:-1], -1)
+    return wide(x, keys.mT)
 
 
-class _WideDot(torch.autograd.Function):
-    """Batched x keys^T of 16-bit tensors with a float32 result; gradients have the dtype of the inputs."""
+def wide(left: Float[Tensor, "E M K"], right: Float[Tensor, "E K N"]) -> Float[Tensor, "E M N"]:
+    """left @ right in float32 or wider, exactly accumulated; the two may differ in dtype."""
+    if left.dtype == right.dtype and left.dtype not in _SHORT:
+        return left @ right
+    # torch leaves apply partly untyped.
+    product: Any = _WideProduct
+    return product.apply(left, right)
+
+
+class _WideProduct(torch.autograd.Function):
+    """Batched product with a float32 result; gradients have the dtype of the inputs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor) -> Tensor:
-        ctx.save_for_backward(x, keys)
-        return _wide_product(x, keys.mT)
+    def forward(ctx: Any, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(left, right)
+        return _product(left, right)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, keys = ctx.saved_tensors
-        grad = grad_outputs[0].to(x.dtype)
-        grad_x = torch.bmm(grad, keys) if ctx.needs_input_grad[0] else None
-        grad_keys = torch.bmm(grad.mT, x) if ctx.needs_input_grad[1] else None
-        return grad_x, grad_keys
+        left, right = ctx.saved_tensors
+        grad_left = grad_right = None
+        if ctx.needs_input_grad[0]:
+            grad_left = torch.bmm(grad_outputs[0].to(right.dtype), right.mT).to(left.dtype)
+        if ctx.needs_input_grad[1]:
+            grad_right = torch.bmm(left.mT, grad_outputs[0].to(left.dtype)).to(right.dtype)
+        return grad_left, grad_right
 
 
-def _wide_product(left: Tensor, right: Tensor) -> Tensor:
+def _product(left: Tensor, right: Tensor) -> Tensor:
     # Only CUDA's matrix product can widen its result; elsewhere the inputs are widened first.
-    if left.is_cuda:
+    if left.is_cuda and left.dtype == right.dtype:
         return torch.bmm(left, right, out_dtype=torch.float32)
     return torch.bmm(left.float(), right.float())

@@ -3,26 +3,42 @@
 It holds all of the memory's parameters and is the only code that touches them: what leaves `forward` are new tensors.
 So ZeRO-3 may take the parameters away again while the layers still read the memory.
 
-Dimensions: I images, P rows of an image, C feature width, D model width, S slots, L layers with memory.
+Dimensions: I images, P rows of an image, V feature width, C width of the projector's last hidden layer (V where it
+has none), D model width, S slots, L layers with memory.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from memvp_core.config import MemVPConfig
+from memvp_core.entries import ReadParts, Scale
+from memvp_core.flops import Form
 from memvp_core.visual_memory import fingerprint
 
 _ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 _KEY_POSITION_STD = 0.02
 
-ScaledParts = tuple[Tensor, Tensor, Tensor, Tensor]
+
+class LastLayer(nn.Linear):
+    """The last layer of a projector, f(z) = W c + b. Without codes it gives W and b themselves, through its hooks."""
+
+    def forward(self, input: Float[Tensor, "*I C"] | None) -> Tensor:
+        """f(z) (..., D) of codes (..., C); or for None the basis (D, C), or (D, C + 1) with b as its last column."""
+        if input is not None:
+            return super().forward(input)
+        # A copy even where nothing changes: the parameter itself must not leave this module.
+        # torch's types leave out that a layer may have no bias.
+        bias: Any = self.bias
+        return self.weight.clone() if bias is None else torch.cat([self.weight, bias[:, None]], dim=1)
 
 
 class VisualPrompt(nn.Module):
-    """Turns image features into the four tensors from which every layer reads."""
+    """Turns image features into the tensors from which every layer reads."""
 
     def __init__(
         self,
@@ -36,7 +52,13 @@ class VisualPrompt(nn.Module):
         """`num_layers` counts the layers that get the memory."""
         super().__init__()
         self.config = config
-        self.projector = _projector(config, hidden_size=hidden_size, dtype=dtype, device=device)
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        if config.has_projector:
+            self.projector = _projector(config, hidden_size=hidden_size, dtype=dtype, device=device)
+            if config.num_images > 1:
+                shape = (config.num_images, hidden_size)
+                self.image_embedding = nn.Parameter(torch.empty(shape, dtype=dtype, device=device))
         shape = (config.num_slots, hidden_size)
         if not config.share_position_embedding:
             shape = (num_layers, *shape)
@@ -49,11 +71,14 @@ class VisualPrompt(nn.Module):
 
     def reset_parameters(self) -> None:
         """The paper's start: Xavier projector without biases, small random keys, no values."""
-        for module in self.projector:
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if self.config.projector_bias:
-                    nn.init.zeros_(module.bias)
+        if self.config.has_projector:
+            for module in self.projector:
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    if self.config.projector_bias:
+                        nn.init.zeros_(module.bias)
+            if self.config.num_images > 1:
+                nn.init.zeros_(self.image_embedding)
         nn.init.normal_(self.key_positions, std=_KEY_POSITION_STD)
         nn.init.zeros_(self.value_positions)
         if self.config.learn_scales:
@@ -65,36 +90,105 @@ class VisualPrompt(nn.Module):
         """Of the parameters; features are cast to it."""
         return self.key_positions.dtype
 
-    def project(self, features: Float[Tensor, "I P C"]) -> Float[Tensor, "I P D"]:
-        """f(z): the rows a VisualMemory holds."""
-        return self.projector(features.to(self.dtype))
+    @property
+    def num_codes(self) -> int | None:
+        """C where codes are narrower than rows, so that they are what a memory keeps; else None."""
+        narrow = self.config.has_projector and self.config.num_codes < self.hidden_size
+        return self.config.num_codes if narrow else None
+
+    def encode(self, features: Float[Tensor, "I P V"]) -> Float[Tensor, "I P W"]:
+        """The smallest exact form of f(z): codes (W = C) where these are narrower than rows, else rows (W = D)."""
+        if not self.config.has_projector:
+            return features.new_empty(*features.shape[:2], 0)
+        codes = self.projector[:-1](features.to(self.dtype))
+        return codes if self.num_codes is not None else self.projector[-1](codes)
 
     def forward(
-        self, *, features: Float[Tensor, "I P C"] | None, rows: Float[Tensor, "I P D"] | None, dtype: torch.dtype
-    ) -> ScaledParts:
-        """Key rows lambda f(z), value rows s lambda f(z), key positions pk and value positions s pv.
+        self,
+        *,
+        features: Float[Tensor, "I P V"] | None,
+        codes: Float[Tensor, "I P W"] | None = None,
+        row_images: Int[Tensor, "I P"] | None = None,
+        row_weights: Float[Tensor, "I P"] | None = None,
+        form: Form,
+        dtype: torch.dtype,
+    ) -> ReadParts:
+        """What the layers read, in the dtype of the language model; computed in that of the parameters.
 
-        Give raw `features`, or `rows` that `project` made. The parts are computed in the dtype of the parameters and
-        leave in `dtype`, that of the language model.
+        Give raw `features`, or `codes` that `encode` made. `row_images` says which image of its entry a row shows,
+        -1 for rows that only pad; `row_weights` scale what is visual in each row.
         """
-        if rows is None:
-            assert features is not None
-            rows = self.project(features)
         visual_scale, retrieval_scale = self._scales()
-        key_rows = rows.to(self.dtype) * visual_scale
-        # A copy even where nothing changes: the parameter itself must not leave this module.
-        key_positions = self.key_positions.clone()
-        parts = (key_rows, key_rows * retrieval_scale, key_positions, self.value_positions * retrieval_scale)
-        return (parts[0].to(dtype), parts[1].to(dtype), parts[2].to(dtype), parts[3].to(dtype))
+        # Copies even where nothing changes: the parameters themselves must not leave this module.
+        key_positions, value_positions = (
+            self.key_positions.to(dtype, copy=True),
+            self.value_positions.to(dtype, copy=True),
+        )
+        rows = basis = None
+        row_scale: Scale = 1.0
+        if self.config.has_projector:
+            codes = self._codes(features, codes)
+            weights = _row_weights(row_images, row_weights, dtype=self.dtype)
+            if form == "factored":
+                codes, basis = self._in_basis(codes, row_images)
+                rows, basis, row_scale = _weighted(codes, weights).to(dtype), basis.to(dtype), visual_scale
+            else:
+                rows = (_weighted(self._rows(codes, row_images), weights) * visual_scale).to(dtype)
+        return ReadParts(rows, basis, key_positions, value_positions, row_scale, retrieval_scale)
 
-    def _scales(self) -> tuple[float | Tensor, float | Tensor]:
+    def _codes(self, features: Tensor | None, codes: Tensor | None) -> Tensor:
+        if codes is None:
+            assert features is not None
+            codes = self.encode(features)
+        return codes.to(self.dtype)
+
+    def _rows(self, codes: Tensor, row_images: Tensor | None) -> Tensor:
+        """f(z), and the embedding of the image that a row shows."""
+        rows = codes if self.num_codes is None else self.projector[-1](codes)
+        if self.config.num_images == 1:
+            return rows
+        return rows + functional.embedding(_numbers_of(codes, row_images), self.image_embedding)
+
+    def _in_basis(self, codes: Tensor, row_images: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same as W [c; 1; e_j]: bias and image embeddings are columns of the basis, whose codes are 1 or 0."""
+        basis: Tensor = self.projector[-1](None)
+        parts, columns = [codes], [basis]
+        if self.config.projector_bias:
+            parts.append(codes.new_ones(*codes.shape[:2], 1))
+        if self.config.num_images > 1:
+            one_hot = functional.one_hot(_numbers_of(codes, row_images), self.config.num_images)
+            parts.append(one_hot.to(codes.dtype))
+            columns.append(self.image_embedding.T)
+        return torch.cat(parts, dim=-1), torch.cat(columns, dim=1)
+
+    def _scales(self) -> tuple[Scale, Scale]:
         if self.config.learn_scales:
-            return self.visual_scale, self.retrieval_scale
+            return self.visual_scale.clone(), self.retrieval_scale.clone()
         return self.config.visual_scale, self.config.retrieval_scale
 
     def projector_fingerprint(self) -> str:
         """Names the projector's present weights."""
-        return fingerprint(dict(self.projector.named_parameters()))
+        named = self.projector.named_parameters() if self.config.has_projector else ()
+        return fingerprint(dict(named))
+
+
+def _numbers_of(codes: Tensor, row_images: Tensor | None) -> Tensor:
+    """Which image each row shows; padding counts as the first, and is weighted with 0."""
+    if row_images is None:
+        return torch.zeros(codes.shape[:2], dtype=torch.long, device=codes.device)
+    return row_images.to(codes.device, torch.long).clamp(min=0)
+
+
+def _row_weights(row_images: Tensor | None, row_weights: Tensor | None, *, dtype: torch.dtype) -> Tensor | None:
+    """(I, P, 1): 0 for padding."""
+    if row_images is None:
+        return None if row_weights is None else row_weights.to(dtype)[..., None]
+    shown = (row_images >= 0).to(dtype)
+    return (shown if row_weights is None else shown * row_weights.to(shown))[..., None]
+
+
+def _weighted(rows: Tensor, weights: Tensor | None) -> Tensor:
+    return rows if weights is None else rows * weights.to(rows.device)
 
 
 def _projector(
@@ -102,8 +196,8 @@ def _projector(
 ) -> nn.Sequential:
     widths = (config.vision_hidden_size, *config.projector_hidden_sizes, hidden_size)
     layers: list[nn.Module] = []
-    for wide, out in pairwise(widths):
-        if layers:
-            layers.append(_ACTIVATIONS[config.projector_activation]())
-        layers.append(nn.Linear(wide, out, bias=config.projector_bias, dtype=dtype, device=device))
-    return nn.Sequential(*layers)
+    for number, (wide, out) in enumerate(pairwise(widths)):
+        kind = LastLayer if number == len(widths) - 2 else nn.Linear
+        layers.append(kind(wide, out, bias=config.projector_bias, dtype=dtype, device=device))
+        layers.append(_ACTIVATIONS[config.projector_activation]())
+    return nn.Sequential(*layers[:-1])

@@ -3,13 +3,32 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memvp_core.arrange import NO_IMAGE, Arrangement, arrange
-from memvp_core.config import MemVPConfig
-from memvp_core.memory import Activation, Entries, Form, choose_form, entries_for, read_form
-from memvp_core.prompt import ScaledParts
+from memvp_core.entries import Entries, entries_for
+from memvp_core.flops import Form, Workload, choose_form
+from memvp_core.memory import Activation, read_form
+from memvp_core.prompt import VisualPrompt
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a call was given: raw features, or what a VisualMemory holds of them."""
+
+    features: Float[Tensor, "I P V"] | None = None
+    codes: Float[Tensor, "I P W"] | None = None
+    row_images: Int[Tensor, "I P"] | None = None
+    row_weights: Float[Tensor, "I P"] | None = None
+    blocked: Bool[Tensor, "I P"] | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """(I, P)."""
+        given = self.features if self.codes is None else self.codes
+        assert given is not None
+        return given.shape[:2]
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,7 @@ class Reading:
     """On the activations; 0 outside training."""
 
     decoding: "Reading | None" = None
-    """What a single new token reads when the index names an image per token: the image of the last one."""
+    """What a single new token reads: the image of the last one, in the form that suits one token."""
 
     def retrieve(self, x: Tensor, *, layer: int, activation: Activation) -> Tensor:
         """What x (B, T, D) retrieves in a layer, counted over the layers with memory."""
@@ -58,35 +77,70 @@ class Reading:
 
 
 def make_reading(
-    parts: ScaledParts,
+    prompt: VisualPrompt,
+    images: Images,
     *,
     image_index: Int[Tensor, "B"] | Int[Tensor, "B T"],
-    config: MemVPConfig,
+    num_tokens: int,
+    dtype: torch.dtype,
     is_training: bool,
-    is_generating: bool = False,
 ) -> Reading:
-    """Arrange what the prompt gave for the batch that `image_index` describes."""
-    key_rows, value_rows, key_positions, value_positions = parts
-    arrangement = arrange(image_index, device=key_rows.device)
-    form = choose_form(config.method, dtype=key_rows.dtype, shared_positions=config.share_position_embedding)
+    """Arrange the images of a call for the batch that `image_index` describes, of so many tokens a sequence."""
+    config = prompt.config
+    arrangement = arrange(image_index, device=prompt.key_positions.device)
+    load = _workload(prompt, images, arrangement=arrangement, num_tokens=num_tokens)
+    form = choose_form(config.method, load, dtype=dtype, device=prompt.key_positions.device.type)
+    parts = prompt(
+        features=images.features,
+        codes=images.codes,
+        row_images=images.row_images,
+        row_weights=images.row_weights,
+        form=form,
+        dtype=dtype,
+    )
     entries = entries_for(
-        arrangement,
-        key_rows=key_rows,
-        value_rows=value_rows,
-        key_positions=key_positions,
-        value_positions=value_positions,
+        parts,
+        arrangement=arrangement,
         insert_in=config.insert_in,
+        position_mode=config.position_mode,
         padded_rows=config.padded_rows,
         no_image=config.no_image,
+        row_images=images.row_images,
+        blocked=images.blocked,
     )
-    if form != "split" and config.share_position_embedding:
+    if form in ("direct", "reference") and config.share_position_embedding:
         # Once per call instead of once per layer.
         entries = entries.folded()
-    reading = Reading(entries, arrangement, form=form, dropout=config.memory_dropout if is_training else 0.0)
-    if not is_generating or arrangement.num_tokens is None:
+    return Reading(entries, arrangement, form=form, dropout=config.memory_dropout if is_training else 0.0)
+
+
+def make_generating_reading(
+    prompt: VisualPrompt, images: Images, *, image_index: Tensor, num_tokens: int, dtype: torch.dtype
+) -> Reading:
+    """For a prompt and then new tokens, one by one, that read the image of the prompt's last one."""
+    reading = make_reading(
+        prompt, images, image_index=image_index, num_tokens=num_tokens, dtype=dtype, is_training=False
+    )
+    last = image_index if image_index.ndim == 1 else image_index[:, -1]
+    load = _workload(prompt, images, arrangement=reading.arrangement, num_tokens=1)
+    form = choose_form(prompt.config.method, load, dtype=dtype, device=prompt.key_positions.device.type)
+    if form == reading.form and reading.arrangement.num_tokens is None:
         return reading
-    decoding = make_reading(parts, image_index=image_index[:, -1], config=config, is_training=is_training)
+    decoding = make_reading(prompt, images, image_index=last, num_tokens=1, dtype=dtype, is_training=False)
     return replace(reading, decoding=decoding)
+
+
+def _workload(prompt: VisualPrompt, images: Images, *, arrangement: Arrangement, num_tokens: int) -> Workload:
+    return Workload(
+        num_queries=arrangement.batch_size * num_tokens,
+        num_entries=len(arrangement.entries),
+        num_rows=images.shape[1],
+        num_slots=prompt.config.num_slots,
+        hidden_size=prompt.hidden_size,
+        num_codes=prompt.num_codes,
+        num_layers=prompt.num_layers,
+        positions_are_shared=prompt.config.share_position_embedding,
+    )
 
 
 def checked_index(

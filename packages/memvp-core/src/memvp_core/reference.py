@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from memvp_core.memory import Entries
+    from memvp_core.entries import Entries
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -110,6 +110,7 @@ def read_loops(
         values = _rows_of(entries.value_rows, entries.value_positions, number=number)
         for query in queries:
             active = torch.stack([activation(torch.dot(query, key)) for key in keys])
+            active = active * entries.retrieval_scale
             if entries.live is not None:
                 active = active * entries.live[number]
             active = functional.dropout(active, dropout, training=dropout > 0)

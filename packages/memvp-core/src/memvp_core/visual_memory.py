@@ -1,7 +1,8 @@
-"""VisualMemory: the projected rows of one or many images, a small tensor that can be kept and carried.
+"""VisualMemory: one or many images, projected once; a small tensor that can be kept and carried.
 
-An entry is made once per image and then serves every layer, question and decoding step. It means something only to
-the projector that made it; the projector's fingerprint travels along and the model refuses strangers.
+An entry serves every layer, question and decoding step. It holds the codes before the projector's last layer where
+these are narrower than the model, else the projected rows: for LLaMA-7B with the paper's projector 64 KiB an image.
+It means something only to the projector that made it, so the projector's fingerprint travels along.
 """
 
 import hashlib
@@ -10,83 +11,150 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from memvp_core.files import read_tensors, write_tensors
 
-_KEY = "rows"
+_FORMAT = "memvp.visual_memory.2"
 _SAMPLES_PER_TENSOR = 4096
+_PADDING = -1
 
 
 @dataclass(frozen=True, eq=False)
 class VisualMemory:
-    """Projected image features of I images; g rows of the language model's width each."""
+    """I entries of P rows each. An entry is one image, or several side by side (`join`)."""
 
-    rows: Float[Tensor, "I g D"]
-    """f(z), before the visual scale and the positions."""
+    codes: Float[Tensor, "I P W"]
+    """What `VisualPrompt.encode` made."""
 
     projector: str
-    """Fingerprint of the projector that made the rows."""
+    """Fingerprint of the projector that made them."""
+
+    row_images: Int[Tensor, "I P"] | None = None
+    """Which image of its entry a row shows, -1 where it only pads a shorter entry. None: all rows show one image."""
+
+    row_weights: Float[Tensor, "I P"] | None = None
+    """Factors on what is visual in a row (`locate.scale_rows`)."""
+
+    blocked: Bool[Tensor, "I P"] | None = None
+    """Rows that no layer may activate (`locate.mask_rows`)."""
 
     def __len__(self) -> int:
-        """Number of images."""
-        return self.rows.shape[0]
+        """Number of entries."""
+        return self.codes.shape[0]
+
+    @property
+    def num_rows(self) -> int:
+        """P, padding included."""
+        return self.codes.shape[1]
 
     def __getitem__(self, which: int | slice | Sequence[int] | Tensor) -> "VisualMemory":
-        """Some of the entries, always as a memory (an int gives a memory of one image)."""
+        """Some of the entries, always as a memory (an int gives a memory of one entry)."""
         if isinstance(which, int):
             if not -len(self) <= which < len(self):
                 raise IndexError(f"this memory holds {len(self)} images, there is no entry {which}.")
             which = [which]
-        return replace(self, rows=self.rows[which])
+        return replace(self, **{name: tensor[which] for name, tensor in self._tensors().items()})
 
     @property
     def nbytes(self) -> int:
         """Bytes of all entries."""
-        return self.rows.nbytes
+        return sum(tensor.nbytes for tensor in self._tensors().values())
 
     def to(self, target: torch.device | torch.dtype | str) -> "VisualMemory":
         """The same memory on another device or in another dtype."""
-        return replace(self, rows=self.rows.to(target))
+        if isinstance(target, torch.dtype):
+            return replace(self, codes=self.codes.to(target))
+        return replace(self, **{name: tensor.to(target) for name, tensor in self._tensors().items()})
 
     @classmethod
     def cat(cls, memories: Iterable["VisualMemory"]) -> "VisualMemory":
-        """The entries of several memories, one after the other."""
-        memories = list(memories)
-        _check_alike(memories)
-        return cls(torch.cat([memory.rows for memory in memories]), memories[0].projector)
+        """The entries of several memories, one after the other; shorter entries are padded."""
+        return _stacked([entry for memory in _checked(memories) for entry in _entries(memory)])
 
     @classmethod
     def join(cls, memories: Iterable["VisualMemory"]) -> "VisualMemory":
         """Several images as one: entry i holds the rows of entry i of every memory, side by side."""
-        memories = list(memories)
-        _check_alike(memories, same_rows=False)
-        return cls(torch.cat([memory.rows for memory in memories], dim=1), memories[0].projector)
+        memories = _checked(memories)
+        if len({len(memory) for memory in memories}) > 1:
+            sizes = sorted({len(memory) for memory in memories})
+            raise ValueError(f"these memories differ in their number of images: {sizes}; they must agree.")
+        return _stacked([_side_by_side(parts) for parts in zip(*map(_entries, memories), strict=True)])
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; an existing one is replaced whole or not at all."""
-        write_tensors(path, {_KEY: self.rows}, metadata={"format": "memvp.visual_memory", "projector": self.projector})
+        write_tensors(path, self._tensors(), metadata={"format": _FORMAT, "projector": self.projector})
 
     @classmethod
     def load(cls, path: str | Path) -> "VisualMemory":
         """Read what `save` wrote."""
         tensors, metadata = read_tensors(path)
-        if _KEY not in tensors or "projector" not in metadata:
+        if metadata.get("format") != _FORMAT or "codes" not in tensors:
             raise ValueError(f"{path} is not a visual memory: expected what VisualMemory.save wrote.")
-        return cls(tensors[_KEY], metadata["projector"])
+        return cls(projector=metadata["projector"], **tensors)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {name: getattr(self, name) for name in ("codes", "row_images", "row_weights", "blocked")}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def _check_alike(memories: Sequence[VisualMemory], *, same_rows: bool = True) -> None:
+def _entries(memory: VisualMemory) -> list[VisualMemory]:
+    """Each entry by itself, without padding, every part present."""
+    return [_plain(memory[number]) for number in range(len(memory))]
+
+
+def _plain(entry: VisualMemory) -> VisualMemory:
+    shape, device = entry.codes.shape[:2], entry.codes.device
+    images = torch.zeros(shape, dtype=torch.int8, device=device) if entry.row_images is None else entry.row_images
+    weights = torch.ones(shape, device=device) if entry.row_weights is None else entry.row_weights
+    blocked = torch.zeros(shape, dtype=torch.bool, device=device) if entry.blocked is None else entry.blocked
+    kept = images[0] != _PADDING
+    return VisualMemory(entry.codes[:, kept], entry.projector, images[:, kept], weights[:, kept], blocked[:, kept])
+
+
+def _side_by_side(parts: Sequence[VisualMemory]) -> VisualMemory:
+    numbered: list[Tensor] = []
+    first = 0
+    for part in parts:
+        assert part.row_images is not None
+        numbered.append(part.row_images + first)
+        first += int(part.row_images.max()) + 1 if part.num_rows else 0
+    tensors = [part._tensors() | {"row_images": images} for part, images in zip(parts, numbered, strict=True)]  # pyright: ignore[reportPrivateUsage]
+    joined = {name: torch.cat([one[name] for one in tensors], dim=1) for name in tensors[0]}
+    return VisualMemory(projector=parts[0].projector, **joined)
+
+
+def _stacked(entries: Sequence[VisualMemory]) -> VisualMemory:
+    """Entries under each other, padded to the longest; parts that say nothing are left out."""
+    longest = max(entry.num_rows for entry in entries)
+    tensors = [_padded(entry, longest) for entry in entries]
+    parts = {name: torch.cat([one[name] for one in tensors]) for name in tensors[0]}
+    says = {
+        "codes": True,
+        "row_images": bool(parts["row_images"].any()),
+        "row_weights": bool((parts["row_weights"] != 1).any()),
+        "blocked": bool(parts["blocked"].any()),
+    }
+    return VisualMemory(projector=entries[0].projector, **{name: parts[name] for name in parts if says[name]})
+
+
+def _padded(entry: VisualMemory, size: int) -> dict[str, Tensor]:
+    missing = size - entry.num_rows
+    fill = {"codes": 0, "row_images": _PADDING, "row_weights": 1, "blocked": False}
+    return {
+        name: torch.cat([tensor, tensor.new_full((1, missing, *tensor.shape[2:]), fill[name])], dim=1)
+        for name, tensor in entry._tensors().items()  # pyright: ignore[reportPrivateUsage]
+    }
+
+
+def _checked(memories: Iterable[VisualMemory]) -> list[VisualMemory]:
+    memories = list(memories)
     if not memories:
         raise ValueError("expected at least one memory, got none.")
     if len({memory.projector for memory in memories}) > 1:
         raise ValueError("these memories come from different projectors: encode all images with the same adapter.")
-    axis = 1 if same_rows else 0
-    sizes = {memory.rows.shape[axis] for memory in memories}
-    if len(sizes) > 1:
-        what = "rows per image" if same_rows else "images"
-        raise ValueError(f"these memories differ in their number of {what}: {sorted(sizes)}; they must agree.")
+    return memories
 
 
 def fingerprint(parameters: Mapping[str, Tensor]) -> str:

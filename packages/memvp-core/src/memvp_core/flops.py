@@ -1,0 +1,207 @@
+"""The cost model: what a retrieval costs in each form, which form `auto` takes, and what a whole model costs.
+
+A FLOP is one multiplication or one addition of a matrix product, as torch's FlopCounterMode counts them; everything
+elementwise is free. The paper's tables count so too, for the language model alone: without projector and vision tower.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+
+from memvp_core.config import Method
+
+Form = Literal["direct", "split", "factored", "reference"]
+Kind = Literal["text", "input_space", "memory"]
+_SHORT = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The sizes that decide what a retrieval costs, for one call of a model."""
+
+    num_queries: int
+    """Tokens of the batch."""
+    num_entries: int
+    """Images that the batch reads."""
+    num_rows: int
+    """Rows of an image (P)."""
+    num_slots: int
+    """Position rows (S)."""
+    hidden_size: int
+    """Width of the language model (D)."""
+    num_codes: int | None = None
+    """Width of the projector's last hidden layer (C); None where `factored` cannot be."""
+    num_layers: int = 1
+    """Layers that read."""
+    positions_are_shared: bool = True
+    """One pair of position embeddings for all layers."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How fast a device is, roughly: only ratios matter, and only between forms."""
+
+    flops: float
+    """Per second, in matrix products."""
+    bandwidth: float
+    """Bytes per second."""
+    launch: float
+    """Seconds to start an operation."""
+
+
+# A core or two of a server, and one H100, below their data sheets: what products of these sizes reach.
+MACHINES = {"cpu": Machine(1.0e11, 2.0e10, 6e-6), "cuda": Machine(4.0e14, 2.5e12, 6e-6)}
+
+
+def retrieval_flops(form: Form, load: Workload) -> int:
+    """FLOPs of one layer's retrieval: scores and values are two products of the same size each."""
+    queries, width = load.num_queries, load.hidden_size
+    positions = 4 * queries * load.num_slots * width
+    if form in ("direct", "reference"):
+        return positions
+    if form == "split":
+        return positions + 4 * queries * load.num_rows * width
+    return positions + 4 * queries * _codes(load) * (width + load.num_rows)
+
+
+def retrieval_bytes(form: Form, load: Workload, *, itemsize: int) -> int:
+    """Bytes that one layer's retrieval reads and writes beside the states: stored rows, scores (float32), values."""
+    queries, width, entries = load.num_queries, load.hidden_size, load.num_entries
+    scores, positions = 8 * queries * load.num_slots, 2 * load.num_slots * width * itemsize
+    if form in ("direct", "reference"):
+        # Reading keys and values; with positions of its own a layer also has to write them, from rows and positions.
+        times = 1 if load.positions_are_shared else 3
+        return scores + times * 2 * entries * load.num_slots * width * itemsize
+    row_scores = 12 * queries * load.num_rows
+    if form == "split":
+        return scores + positions + row_scores + 2 * (entries * load.num_rows + queries) * width * itemsize
+    codes = _codes(load)
+    own = 2 * (entries * load.num_rows * codes + width * codes + queries * width) * itemsize + 16 * queries * codes
+    return scores + positions + row_scores + own
+
+
+def call_bytes(form: Form, load: Workload, *, itemsize: int) -> int:
+    """Bytes moved once per call, outside the layers: writing rows, and for `direct` keys and values, for each image."""
+    if form == "factored":
+        return 0
+    rows = 2 * load.num_entries * load.num_rows * load.hidden_size * itemsize
+    if form == "split" or not load.positions_are_shared:
+        return rows
+    return rows + 4 * load.num_entries * load.num_slots * load.hidden_size * itemsize
+
+
+def projection_flops(num_images: int, num_rows: int, *, widths: tuple[int, ...]) -> int:
+    """FLOPs of a projector with these layer widths; the last two alone are what codes need to become rows."""
+    return sum(2 * num_images * num_rows * wide * out for wide, out in pairwise(widths))
+
+
+def _codes(load: Workload) -> int:
+    if load.num_codes is None:
+        raise ValueError(
+            'method "factored" needs rows given as codes in a basis, of which there is none here: '
+            'use a projector with a last hidden width below the model\'s, or method "split".'
+        )
+    return load.num_codes
+
+
+_NUM_PRODUCTS: dict[Form, int] = {"direct": 4, "split": 7, "factored": 12, "reference": 4}
+"""Operations of one layer that are started, as counted in a profile."""
+
+
+def seconds(form: Form, load: Workload, *, itemsize: int, machine: Machine) -> float:
+    """Estimated time of all layers' retrievals in one call."""
+    flops = load.num_layers * retrieval_flops(form, load)
+    moved = load.num_layers * retrieval_bytes(form, load, itemsize=itemsize) + call_bytes(form, load, itemsize=itemsize)
+    if form != "factored" and load.num_codes is not None:
+        flops += projection_flops(load.num_entries, load.num_rows, widths=(load.num_codes, load.hidden_size))
+    return flops / machine.flops + moved / machine.bandwidth + load.num_layers * _NUM_PRODUCTS[form] * machine.launch
+
+
+def choose_form(method: Method, load: Workload, *, dtype: torch.dtype, device: str = "cpu") -> Form:
+    """The form that `auto` takes: the fastest by the cost model among those that lose no precision.
+
+    In 16 bits `direct` is out: adding small image rows to positions rounds 1.7 % of the visual score away.
+    """
+    if method != "auto":
+        if method == "factored":
+            _codes(load)
+        return method
+    forms: list[Form] = ["split"] if dtype in _SHORT else ["direct", "split"]
+    if load.num_codes is not None and load.num_codes < load.hidden_size:
+        forms.append("factored")
+    machine = MACHINES.get(device, MACHINES["cpu"])
+    return min(forms, key=lambda form: seconds(form, load, itemsize=dtype.itemsize, machine=machine))
+
+
+def layer_flops(kind: Kind, *, num_text_tokens: int, hidden_size: int, num_rows: int = 0) -> int:
+    """Eq. 13-15: one transformer layer with an FFN of four times its width, for L text tokens and n image rows.
+
+    text: 4Ld(6d + L). input_space: the same for L + n tokens, which is 4nd(6d + n + 2L) more. memory: 4ndL more.
+    """
+    tokens, width = num_text_tokens, hidden_size
+    if kind == "input_space":
+        tokens += num_rows
+    flops = 4 * tokens * width * (6 * width + tokens)
+    return flops + (4 * num_rows * width * num_text_tokens if kind == "memory" else 0)
+
+
+def model_flops(
+    config: Any,
+    *,
+    kind: Kind = "text",
+    num_text_tokens: int,
+    num_target_tokens: int = 0,
+    num_rows: int = 0,
+    num_slots: int = 0,
+    num_codes: int | None = None,
+    method: Form = "direct",
+) -> int:
+    """FLOPs of one forward pass over one sample of a transformers BART, T5 or LLaMA-like model.
+
+    `num_target_tokens` are the decoder's tokens of an encoder-decoder. input_space puts `num_rows` tokens before the
+    text; memory gives every layer (of the encoder, where there is one) a retrieval of that `method`.
+    """
+    tokens = num_text_tokens + (num_rows if kind == "input_space" else 0)
+    if config.is_encoder_decoder:
+        macs = _encoder_decoder_macs(config, source=tokens, target=num_target_tokens)
+    else:
+        macs = _decoder_macs(config, tokens=tokens)
+    if kind != "memory":
+        return 2 * macs
+    load = Workload(num_text_tokens, 1, num_rows, num_slots, config.hidden_size, num_codes)
+    return 2 * macs + config.num_hidden_layers * retrieval_flops(method, load)
+
+
+def _decoder_macs(config: Any, *, tokens: int) -> int:
+    width, inner = config.hidden_size, _attention_width(config)
+    groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    linear = 2 * width * inner + 2 * width * inner * groups // config.num_attention_heads
+    layer = tokens * (linear + _ffn_macs(config, config.intermediate_size)) + 2 * tokens**2 * inner
+    return config.num_hidden_layers * layer + tokens * width * config.vocab_size
+
+
+def _encoder_decoder_macs(config: Any, *, source: int, target: int) -> int:
+    width, inner = config.hidden_size, _attention_width(config)
+    ffn = [_ffn_macs(config, size) for size in _ffn_sizes(config)]
+    encoder = source * (4 * width * inner + ffn[0]) + 2 * source**2 * inner
+    cross = 2 * width * inner * (source + target) + 2 * source * target * inner
+    decoder = target * (4 * width * inner + ffn[1]) + 2 * target**2 * inner + cross
+    num_decoder_layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
+    return config.num_hidden_layers * encoder + num_decoder_layers * decoder + target * width * config.vocab_size
+
+
+def _attention_width(config: Any) -> int:
+    head = getattr(config, "d_kv", None) or getattr(config, "head_dim", None)
+    return config.hidden_size if head is None else head * config.num_attention_heads
+
+
+def _ffn_sizes(config: Any) -> tuple[int, int]:
+    size = getattr(config, "d_ff", None)
+    return (config.encoder_ffn_dim, config.decoder_ffn_dim) if size is None else (size, size)
+
+
+def _ffn_macs(config: Any, size: int) -> int:
+    gated = getattr(config, "is_gated_act", not config.is_encoder_decoder)
+    return (3 if gated else 2) * config.hidden_size * size
