@@ -26,6 +26,9 @@ STAGE1_FILE = "blip_laion_cc_sbu_558k.json"
 STAGE2_FILE = "llava_v1_5_mix665k.json"
 Record = dict[str, Any]
 
+# Counting is what a language model forgets first while it learns to look, so talks about told scenes count more.
+TOLD_TASKS = (*TASKS, "count", "count", "count")
+
 
 @dataclass(frozen=True)
 class ToyWorldConfig:
@@ -130,16 +133,19 @@ def _conversations(rng: Random, train: list[Scene], told: list[Scene], *, turns:
         spoken = _turns(rng, scene, opening="<image>\n", count=turns, held_out="seen")
         records.append(_record(f"{i:09d}", spoken, image=_image("train", i)))
     for i, scene in enumerate(told):
-        spoken = _turns(rng, scene, opening=f"{caption(scene, order=rng)} . ", count=turns, held_out="any")
+        told_as = f"{caption(scene, order=rng)} . "
+        spoken = _turns(rng, scene, opening=told_as, count=turns, held_out="any", tasks=TOLD_TASKS)
         records.append(_record(f"text_{i:06d}", spoken))
     rng.shuffle(records)
     return records
 
 
-def _turns(rng: Random, scene: Scene, *, opening: str, count: int, held_out: PairPolicy) -> list[tuple[str, str]]:
-    tasks = [task for _ in range(-(-count // len(TASKS))) for task in rng.sample(TASKS, len(TASKS))][:count]
+def _turns(
+    rng: Random, scene: Scene, *, opening: str, count: int, held_out: PairPolicy, tasks: tuple[str, ...] = TASKS
+) -> list[tuple[str, str]]:
+    drawn = [task for _ in range(-(-count // len(tasks))) for task in rng.sample(tasks, len(tasks))][:count]
     turns: list[tuple[str, str]] = []
-    for i, task in enumerate(tasks):
+    for i, task in enumerate(drawn):
         question = ask(rng, scene, task=task, held_out=held_out)
         turns += [("human", (opening if i == 0 else "") + question.text), ("gpt", question.answer)]
     return turns
