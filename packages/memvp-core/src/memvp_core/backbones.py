@@ -78,6 +78,11 @@ BACKBONES: dict[str, dict[Stack, FFNPaths]] = {
         "decoder": FFNPaths("layers.*", activation="activation_fn", first="fc1", last="fc2", batched="self_attn"),
     },
     "gpt_neox": {"decoder": FFNPaths("layers.*.mlp", activation="act")},
+    # Vision towers, for adapters in them.
+    "clip_vision_model": {"encoder": FFNPaths("layers.*.mlp", activation="activation_fn")},
+    "siglip_vision_model": {"encoder": FFNPaths("layers.*.mlp", activation="activation_fn")},
+    "dinov2": {"encoder": FFNPaths("layer.*.mlp", activation="activation")},
+    "dinov2_with_registers": {"encoder": FFNPaths("layer.*.mlp", activation="activation")},
 }
 
 _FFN_NAME = re.compile(r"mlp|ffn|feed_forward|ff|fc1|densereludense|moe|block_sparse_moe", re.IGNORECASE)

@@ -152,14 +152,18 @@ def refuse_reentrant(settings: dict[str, Any]) -> None:
 
 
 class Injection:
-    """The hooks in one language model."""
+    """The hooks in one model."""
 
-    def __init__(self, model: nn.Module, *, sites: Sequence[FFNSite]) -> None:
+    def __init__(
+        self, model: nn.Module, *, sites: Sequence[FFNSite], activation: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """`activation` is phi for all sites; None takes each FFN's own."""
         self.sites = tuple(sites)
         self.slot = Slot()
         self._handles: list[RemovableHandle] = []
         for number, site in enumerate(sites):
-            hook = FFNHook(self.slot, layer=number, activation=attrgetter(site.activation)(model))
+            phi = activation or attrgetter(site.activation)(model)
+            hook = FFNHook(self.slot, layer=number, activation=phi)
             self._handles += hook.attach(model, site)
         self._checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
 

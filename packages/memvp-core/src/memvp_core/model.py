@@ -13,33 +13,45 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from memvp_core import lora, saving
+from memvp_core import hub, lora, saving
 from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
 from memvp_core.config import MemVPConfig
+from memvp_core.image_checks import check_features, check_rows
 from memvp_core.injection import Injection, refuse_reentrant
 from memvp_core.norms import TrainedNorms
 from memvp_core.prompt import VisualPrompt
 from memvp_core.reading import Images, Reading, checked_index, make_generating_reading, make_reading
+from memvp_core.tower import VisionTower
 from memvp_core.visual_memory import VisualMemory
 
 
 def get_memvp_model(
-    language_model: nn.Module, config: MemVPConfig, *, sites: Sequence[FFNSite] | None = None
+    language_model: nn.Module,
+    config: MemVPConfig,
+    vision_tower: nn.Module | None = None,
+    *,
+    sites: Sequence[FFNSite] | None = None,
 ) -> "MemVPModel":
     """Freeze a language model of transformers (a PeftModel's LoRA stays trainable) and give it a memory.
 
-    `sites` says where the FFNs are in a model that the table of backbones.py does not know.
+    With a vision tower the model takes pixels too; wrap it in a `VisionTower` to choose its features or to train
+    adapters in it. `sites` says where the FFNs are in a model that the table of backbones.py does not know.
     """
-    return MemVPModel(language_model, config, sites=sites)
+    return MemVPModel(language_model, config, vision_tower, sites=sites)
 
 
 class MemVPModel(nn.Module):
     """A language model and its visual prompt; only the prompt, and a LoRA if there is one, are trainable."""
 
     def __init__(
-        self, language_model: nn.Module, config: MemVPConfig, *, sites: Sequence[FFNSite] | None = None
+        self,
+        language_model: nn.Module,
+        config: MemVPConfig,
+        vision_tower: nn.Module | None = None,
+        *,
+        sites: Sequence[FFNSite] | None = None,
     ) -> None:
-        """The language model is changed in place (hooks, requires_grad) until `unload`."""
+        """Language model and tower are changed in place (hooks, requires_grad) until `unload`."""
         super().__init__()
         found = find_sites(language_model, target=config.target_stack) if sites is None else sites
         sites = choose_layers(found, layers=config.layers_to_transform)
@@ -48,7 +60,7 @@ class MemVPModel(nn.Module):
         self._trainable_before = {name for name, p in language_model.named_parameters() if p.requires_grad}
         if not lora.has_lora(language_model):
             language_model.requires_grad_(False)
-        self._norms = TrainedNorms(language_model) if config.train_layer_norms else None
+        self.trained_norms = TrainedNorms(language_model) if config.train_layer_norms else None
         embedding = _embedding_weight(language_model)
         self.prompt = VisualPrompt(
             config,
@@ -58,8 +70,12 @@ class MemVPModel(nn.Module):
             dtype=torch.promote_types(embedding.dtype, torch.float32),
             device=embedding.device,
         )
+        if vision_tower is not None and not isinstance(vision_tower, VisionTower):
+            vision_tower = VisionTower(vision_tower)
+        self.vision_tower = vision_tower
         self._injection = Injection(language_model, sites=sites)
         self._is_disabled = False
+        self.has_merged_lora = False
 
     def forward(
         self,
@@ -68,6 +84,7 @@ class MemVPModel(nn.Module):
         labels: Int[Tensor, "B T"] | None = None,
         *,
         visual_features: Float[Tensor, "I g c"] | None = None,
+        pixel_values: Float[Tensor, "I *frames channels H W"] | None = None,
         row_images: Int[Tensor, "I g"] | None = None,
         memory: VisualMemory | None = None,
         image_index: Int[Tensor, "B"] | Int[Tensor, "B T"] | None = None,
@@ -85,7 +102,7 @@ class MemVPModel(nn.Module):
         batch = input_ids if input_ids is not None else kwargs["inputs_embeds"]
         reading = _uncompiled(self._reading)(
             batch,
-            visual_features=visual_features,
+            visual_features=self._features(visual_features, pixel_values, memory),
             row_images=row_images,
             memory=memory,
             image_index=image_index,
@@ -100,6 +117,7 @@ class MemVPModel(nn.Module):
         input_ids: Int[Tensor, "B T"],
         *,
         visual_features: Float[Tensor, "I g c"] | None = None,
+        pixel_values: Float[Tensor, "I *frames channels H W"] | None = None,
         row_images: Int[Tensor, "I g"] | None = None,
         memory: VisualMemory | None = None,
         image_index: Int[Tensor, "B"] | Int[Tensor, "B T"] | None = None,
@@ -111,7 +129,7 @@ class MemVPModel(nn.Module):
             return language_model.generate(input_ids=input_ids, **kwargs)
         reading = _uncompiled(self._reading)(
             input_ids,
-            visual_features=visual_features,
+            visual_features=self._features(visual_features, pixel_values, memory),
             row_images=row_images,
             memory=memory,
             image_index=image_index,
@@ -120,10 +138,24 @@ class MemVPModel(nn.Module):
         with self._injection.reading(reading):
             return language_model.generate(input_ids=input_ids, **kwargs)
 
+    def _features(
+        self, features: Tensor | None, pixel_values: Tensor | None, memory: VisualMemory | None
+    ) -> Tensor | None:
+        """The features given, or those of the tower."""
+        tower = self.vision_tower
+        if pixel_values is None:
+            if features is None and memory is None and self.training and tower is not None and tower.adapter_size:
+                return tower.no_features()
+            return features
+        if tower is None or features is not None or memory is not None:
+            found = "no vision tower" if tower is None else "visual_features or a memory too"
+            raise ValueError(f"pixel_values go to a model with a vision_tower, and alone; here are {found}.")
+        return tower(pixel_values)
+
     @torch.no_grad()
     def encode(self, features: Float[Tensor, "I g c"], *, row_images: Int[Tensor, "I g"] | None = None) -> VisualMemory:
         """Project images once, for inference; the memory has the language model's dtype."""
-        self._check_features(features)
+        check_features(features, config=self.memvp_config)
         codes = self.prompt.encode(features).to(self._dtype)
         return VisualMemory(codes, self.prompt.projector_fingerprint(), row_images=row_images)
 
@@ -140,7 +172,7 @@ class MemVPModel(nn.Module):
         """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model."""
         if memory is not None and visual_features is not None:
             raise ValueError("give visual_features or memory, not both.")
-        has_images = memory is not None or visual_features is not None
+        has_images = memory is not None or (visual_features is not None and len(visual_features) > 0)
         images = self._images(visual_features, row_images, memory, batch=batch)
         index = checked_index(image_index, batch_shape=batch.shape, num_images=images.shape[0], has_images=has_images)
         if index.ndim == 2 and self.memvp_config.target_stack == "both":
@@ -169,8 +201,8 @@ class MemVPModel(nn.Module):
         if features is None:
             # Through the prompt all the same: there DDP's and ZeRO's hooks sit, and its gradients must be zeros.
             features = batch.new_empty((0, 1, self.memvp_config.vision_hidden_size), dtype=self.prompt.dtype)
-        self._check_features(features)
-        self._check_rows(features.shape[:2], row_images)
+        check_features(features, config=self.memvp_config)
+        check_rows(features.shape[:2], row_images=row_images, config=self.memvp_config)
         return Images(features, row_images=row_images)
 
     def _check_memory(self, memory: VisualMemory) -> None:
@@ -180,35 +212,7 @@ class MemVPModel(nn.Module):
                 f"this memory was made by projector {memory.projector}, the model now has {present}: "
                 "encode the images again with this model."
             )
-        self._check_rows(memory.codes.shape[:2], memory.row_images)
-
-    def _check_features(self, features: Tensor) -> None:
-        width = self.memvp_config.vision_hidden_size
-        if features.ndim != 3 or features.shape[-1] != width:
-            raise ValueError(
-                f"visual features must have the shape (images, rows, {width}), got {tuple(features.shape)}: "
-                "the model was made for another vision tower."
-            )
-
-    def _check_rows(self, shape: torch.Size, row_images: Tensor | None) -> None:
-        num_slots, num_images = self.memvp_config.num_slots, self.memvp_config.num_images
-        if shape[1] > num_slots and self.memvp_config.position_mode == "add":
-            raise ValueError(
-                f"an image has {shape[1]} rows here, but the memory has only {num_slots} slots: "
-                f"set num_slots to at least {shape[1]}."
-            )
-        if row_images is None:
-            return
-        if row_images.shape != shape or row_images.is_floating_point():
-            raise ValueError(
-                f"row_images must hold one whole number per row, {tuple(shape)}; "
-                f"got {row_images.dtype} of shape {tuple(row_images.shape)}."
-            )
-        if num_images > 1 and row_images.numel() and int(row_images.max()) >= num_images:
-            raise ValueError(
-                f"an entry holds {int(row_images.max()) + 1} images here, but there are {num_images} image "
-                f"embeddings: set num_images to at least {int(row_images.max()) + 1}."
-            )
+        check_rows(memory.codes.shape[:2], row_images=memory.row_images, config=self.memvp_config)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -222,8 +226,10 @@ class MemVPModel(nn.Module):
     @contextmanager
     def disable_adapter(self) -> Generator[None]:
         """The base model bit for bit, LoRA off too, in a block; every thread that uses this model sees it so."""
+        if self.has_merged_lora:
+            raise ValueError("the LoRA was merged into the language model, so there is no base model left to show.")
         before, self._is_disabled = self._is_disabled, True
-        norms = nullcontext() if self._norms is None or before else self._norms.put_back()
+        norms = nullcontext() if self.trained_norms is None or before else self.trained_norms.put_back()
         try:
             with lora.lora_disabled(self.language_model), norms:
                 yield
@@ -233,8 +239,10 @@ class MemVPModel(nn.Module):
     def unload(self) -> nn.Module:
         """Take the memory out and give back the language model as it was (a LoRA stays); this model is spent."""
         self._injection.remove()
-        if self._norms is not None:
-            self._norms.restore()
+        if self.vision_tower is not None:
+            self.vision_tower.unload()
+        if self.trained_norms is not None:
+            self.trained_norms.restore()
         if not lora.has_lora(self.language_model):
             for name, parameter in self.language_model.named_parameters():
                 parameter.requires_grad_(name in self._trainable_before)
@@ -264,6 +272,18 @@ class MemVPModel(nn.Module):
     def add_lora(self, lora_config: Any) -> None:
         """Put a `peft.LoraConfig` on the language model; target names are those of the language model."""
         lora.inject_lora(self.language_model, lora_config)
+
+    def merge_lora(self) -> None:
+        """Fold the LoRA into the language model's weights, for good: `unload` then gives the merged model.
+
+        The memory stays beside them. What is left is no adapter to the old base, so saving and `disable_adapter` refuse.
+        """
+        self.language_model = lora.merge_lora(self.language_model)
+        self._injection.remove()
+        # PEFT's layers are gone, and with them the hooks that sat on them.
+        sites = [saving.plain_site(site) for site in self._injection.sites]
+        self._injection = Injection(self.language_model, sites=sites)
+        self.has_merged_lora = True
 
     @property
     def peft_config(self) -> Any:
@@ -299,12 +319,45 @@ class MemVPModel(nn.Module):
         saving.save_adapter(self, Path(path), state=state)
 
     @classmethod
-    def from_pretrained(cls, language_model: nn.Module, path: str | Path) -> "MemVPModel":
-        """The model that `save_pretrained` wrote, on a language model as it was before."""
-        config, tensors = saving.read_adapter(Path(path))
-        model = cls(language_model, config)
-        saving.load_adapter(model, tensors, path=Path(path))
+    def from_pretrained(
+        cls,
+        language_model: nn.Module,
+        path: str | Path,
+        vision_tower: nn.Module | None = None,
+        *,
+        sites: Sequence[FFNSite] | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> "MemVPModel":
+        """The model that `save_pretrained` wrote, on a language model (and tower) as it was before.
+
+        `path` is a folder, or where there is none a name on the Hugging Face Hub, with its `revision` and `token`.
+        Sites that were given to the saved model are remembered; `sites` replaces them.
+        """
+        saved = saving.read_adapter(hub.local_folder(path, revision=revision, token=token))
+        saving.check_language_model(language_model, saved)
+        tower = saving.tower_for(saved, vision_tower)
+        model = cls(language_model, saved.config, tower, sites=saved.sites if sites is None else sites)
+        saving.load_adapter(model, saved)
         return model
+
+    def load_adapter(self, path: str | Path) -> None:
+        """Take over the tensors that a model with the same settings, LoRA included, has saved."""
+        saving.load_adapter(self, saving.read_adapter(Path(path)))
+
+    def push_to_hub(self, repo_id: str, **settings: Any) -> str:
+        """Send the adapter and a model card to the Hugging Face Hub; settings and result as in hub.py."""
+        return hub.push(self, repo_id, **settings)
+
+    @property
+    def config(self) -> Any:
+        """The language model's, for transformers' Trainer; the memory's settings are `memvp_config`."""
+        return self.language_model.config
+
+    @property
+    def loss_type(self) -> Any:
+        """The language model's: by it Trainer knows which labels count."""
+        return getattr(self.language_model, "loss_type", None)
 
 
 def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
