@@ -7,12 +7,13 @@ STAMP := .venv/.set-up
 STORAGE ?= runs
 RECIPE ?= pipelines/recipes/toyworld.yaml
 ARGS ?=
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench ui
+.PHONY: help setup demo test test-slow check format bench bench-core bench-forms bench-paper-shapes bench-seeds ui
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## make .venv and install the packages and the tools
 
@@ -27,7 +28,7 @@ demo: $(STAMP) ## run the whole job on the toy world, on CPU
 	$(BIN)/python pipelines/instruct_tune.py --config $(RECIPE) $(ARGS)
 
 test: $(STAMP) ## run the tests (choose some: make test ARGS="tests/core -k split")
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -42,10 +43,19 @@ format: $(STAMP) ## let ruff mend formatting and what it safely can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## run every measurement in benchmarks/
-	@set -e; for file in benchmarks/*.py; do \
-	  [ -e "$$file" ] || { echo "benchmarks/ holds no measurement yet"; break; }; \
-	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+bench: bench-core bench-forms bench-paper-shapes ## run the measurements of memvp-core (minutes; results in benchmarks/results/)
+
+bench-core: $(STAMP) ## time, memory and bytes of memory beside text alone, input-space prompts and rebuilt keys
+	$(BIN)/python benchmarks/core_speed.py $(ARGS)
+
+bench-forms: $(STAMP) ## whether method="auto" takes the fastest form
+	$(BIN)/python benchmarks/core_forms.py $(ARGS)
+
+bench-paper-shapes: $(STAMP) ## the paper's comparisons of speed and memory, at sizes that fit a CPU
+	$(BIN)/python benchmarks/core_paper_shapes.py $(ARGS)
+
+bench-seeds: $(STAMP) ## the demo with three seeds and trained blind, below STORAGE (about four times make demo)
+	$(BIN)/python benchmarks/toyworld_seeds.py --storage $(STORAGE)/seeds $(ARGS)
 
 ui: $(STAMP) ## open the runs of STORAGE (default: runs) in the MLflow UI on port 5000
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \

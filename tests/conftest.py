@@ -1,4 +1,8 @@
-"""What every test gets: the repository's root, one thread per process, and no way to reach a model hub."""
+"""What every test gets: the repository's root, one thread per process, and no way to reach a model hub.
+
+`make test` runs two processes. Tests of one file stay together, since they share what is slow to make; those that start
+Ray share one process, so that never more than one cluster competes for the cores, and come first, since they take longest.
+"""
 
 import os
 from pathlib import Path
@@ -11,6 +15,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+_ON_RAY = ("tests/e2e/", "tests/train/test_launch.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One group for all tests on Ray, first; another for each file."""
+    for item in items:
+        group = "ray" if item.nodeid.startswith(_ON_RAY) else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not item.nodeid.startswith(_ON_RAY))
 
 
 @pytest.fixture(scope="session")
