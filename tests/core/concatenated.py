@@ -6,6 +6,7 @@ its routing weights sum to 1.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,16 +18,28 @@ from memvp_core import MemVPModel
 from memvp_core.reference import memory_rows
 
 
-def make_concatenated(model: MemVPModel, features: Tensor | None) -> Any:
-    """A copy of the base model that has one image (or none) in its weights; `.prompt` holds the rows' parameters."""
+def make_concatenated(
+    model: MemVPModel,
+    features: Tensor | None,
+    *,
+    row_weights: Sequence[float] | None = None,
+    blocked: Sequence[int] = (),
+) -> Any:
+    """A copy of the base model that has one image (or none) in its weights; `.prompt` holds the rows' parameters.
+
+    `row_weights` are factors on the image's rows; rows that are `blocked` are not written at all.
+    """
     oracle = copy.deepcopy(model)
     prompt, sites = oracle.prompt, oracle.injection.sites
     projected = None if features is None else prompt.projector(features[None])[0]
+    if projected is not None and row_weights is not None:
+        projected = projected * projected.new_tensor(row_weights)[:, None]
     base = oracle.unload()
     base.requires_grad_(False)
     for number, site in enumerate(sites):
         keys, values = _rows(model, prompt, projected, layer=number)
-        _write(base, site.last, keys=keys, values=values)
+        written = [row for row in range(len(keys)) if row not in blocked]
+        _write(base, site.last, keys=keys[written], values=values[written])
     base.prompt_of_oracle = prompt
     return base
 

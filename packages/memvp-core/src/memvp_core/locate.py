@@ -1,18 +1,40 @@
-"""Where in the image a word looked: the activations of the image's rows, layer by layer (the paper's Fig. 5)."""
+"""Where in the image a word looked: how strongly each token activates the rows of its image, layer by layer.
 
-from collections.abc import Generator
+The maps are those of Fig. 5 of the paper (arXiv 2405.05615). What can be done about them is in editing.py, whether
+they tell the truth in faithfulness.py, how they look in viz.py.
+"""
+
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from memvp_core.editing import mask_rows, rows_in_box, scale_rows
+from memvp_core.injection import FFNHook, Slot
+from memvp_core.maps import mean_over_layers, mean_over_tokens, on_grid
 from memvp_core.model import MemVPModel
+from memvp_core.prompt import VisualPrompt
+from memvp_core.reading import checked_index
 from memvp_core.visual_memory import VisualMemory
 
+__all__ = [
+    "Keys",
+    "Stack",
+    "mask_rows",
+    "mean_over_layers",
+    "mean_over_tokens",
+    "on_grid",
+    "retrieval_map",
+    "rows_in_box",
+    "scale_rows",
+]
+
 Keys = Literal["visual", "full"]
+Stack = Literal["auto", "encoder", "decoder"]
 
 
 @torch.no_grad()
@@ -22,59 +44,147 @@ def retrieval_map(
     input_ids: Int[Tensor, "B T"],
     attention_mask: Tensor | None = None,
     memory: VisualMemory,
-    image_index: Int[Tensor, "B"] | None = None,
+    image_index: Int[Tensor, "B"] | Int[Tensor, "B T"] | None = None,
     keys: Keys = "visual",
+    stack: Stack = "auto",
+    **kwargs: Any,
 ) -> Float[Tensor, "L B T g"]:
-    """phi(<x, key>) of every token for its own image's rows, in each layer with memory.
+    """phi(<x, key>) of every token for the rows of its own image, in each layer with memory; in float32 or wider.
 
-    "visual" takes lambda f(z) alone as the key, as Fig. 5 does; "full" adds the position, which is what the layer
-    really computes. Sequences without an image get zeros. Padding tokens get numbers that mean nothing.
+    "visual" takes lambda f(z) alone as the key, as Fig. 5 does; "full" is what the layer computes, with the position
+    where row and position share a slot. Rows that are blocked or only pad an entry are 0, as are all rows of a token
+    without image. Padding tokens get numbers that mean nothing.
+
+    Tokens are the encoder's where it has the memory, else the decoder's; `stack` chooses where both have it. `kwargs`
+    go to the language model; an encoder-decoder without `decoder_input_ids` gets its start token, the first answer's.
     """
-    if keys not in ("visual", "full"):
-        raise ValueError(f'keys must be "visual" or "full", got {keys!r}.')
+    _check_keys(model, keys)
+    layers = _layers_of(model, stack)
     with _ffn_inputs(model) as inputs:
-        model(input_ids, attention_mask, memory=memory, image_index=image_index)
-    index = torch.arange(len(input_ids)) if image_index is None else image_index.cpu()
-    parts = model.prompt(
+        kwargs = _decoder_start(model, input_ids) | kwargs
+        model(input_ids, attention_mask, memory=memory, image_index=image_index, **kwargs)
+    index = checked_index(image_index, batch_shape=input_ids.shape, num_images=len(memory), has_images=True)
+    memory = memory.to(input_ids.device)
+    dtype = torch.promote_types(inputs[0].dtype, torch.float32)
+    rows, positions = _key_parts(model.prompt, memory, dtype=dtype)
+    maps: list[Tensor] = []
+    for layer in layers:
+        own_keys = rows if keys == "visual" else _full_keys(rows, positions, layer=layer, prompt=model.prompt)
+        activation = attrgetter(model.injection.sites[layer].activation)(model.language_model)
+        found = _activations(inputs[layer].to(dtype), own_keys, index=index, activation=activation)
+        maps.append(_live_only(found, memory, index=index))
+    return torch.stack([one.to(maps[0].device) for one in maps])
+
+
+def _check_keys(model: MemVPModel, keys: str) -> None:
+    if keys not in get_args(Keys):
+        raise ValueError(f'keys must be "visual" or "full", got {keys!r}.')
+    insert_in = model.memvp_config.insert_in
+    if insert_in == "none" or (insert_in == "values" and keys == "visual"):
+        instead = "" if insert_in == "none" else ': use keys="full"'
+        raise ValueError(
+            f'insert_in is "{insert_in}", so no key of this model holds anything of an image, and a map of what it '
+            f"retrieves would show nothing of it{instead}."
+        )
+
+
+def _layers_of(model: MemVPModel, stack: str) -> list[int]:
+    """Which layers with memory belong to a stack."""
+    if stack not in get_args(Stack):
+        raise ValueError(f'stack must be "auto", "encoder" or "decoder", got {stack!r}.')
+    paths = [site.first.split(".") for site in model.injection.sites]
+    in_stack = {name: [layer for layer, path in enumerate(paths) if name in path] for name in ("encoder", "decoder")}
+    if stack == "auto":
+        return in_stack["encoder"] or list(range(len(paths)))
+    if not in_stack[stack]:
+        raise ValueError(
+            f'no {stack} layer of this model has the memory, only such as {model.injection.sites[0].first}: use "auto".'
+        )
+    return in_stack[stack]
+
+
+def _decoder_start(model: MemVPModel, input_ids: Tensor) -> dict[str, Tensor]:
+    config: Any = model.language_model.config
+    start = getattr(config, "decoder_start_token_id", None)
+    if not getattr(config, "is_encoder_decoder", False) or start is None:
+        return {}
+    return {"decoder_input_ids": input_ids.new_full((len(input_ids), 1), start)}
+
+
+def _key_parts(prompt: VisualPrompt, memory: VisualMemory, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """lambda f(z), (I, g, D), and the position keys of one or of all layers."""
+    parts = prompt(
         features=None,
-        codes=memory.codes.to(input_ids.device),
+        codes=memory.codes,
         row_images=memory.row_images,
         row_weights=memory.row_weights,
         form="direct",
-        dtype=torch.float32,
+        dtype=dtype,
     )
-    key_rows, key_positions = parts.rows, parts.key_positions
-    maps: list[Tensor] = []
-    for layer, (x, site) in enumerate(zip(inputs, model.injection.sites, strict=True)):
-        positions = key_positions if key_positions.ndim == 2 else key_positions[layer]
-        own_keys = _own_rows(key_rows, index=index)
-        if keys == "full":
-            own_keys = own_keys + positions[: key_rows.shape[1]]
-        activation: Any = attrgetter(site.activation)(model.language_model)
-        scores = activation(x.float() @ own_keys.mT)
-        maps.append(scores * (index >= 0).to(scores.device)[:, None, None])
-    return torch.stack(maps)
+    return parts.rows, parts.key_positions
+
+
+def _full_keys(rows: Tensor, positions: Tensor, *, layer: int, prompt: VisualPrompt) -> Tensor:
+    if prompt.config.position_mode == "concat":
+        return rows
+    positions = positions if positions.ndim == 2 else positions[layer]
+    own = positions[: rows.shape[1]]
+    return own.expand_as(rows) if prompt.config.insert_in == "values" else rows + own
+
+
+def _activations(
+    x: Float[Tensor, "B T D"],
+    keys: Float[Tensor, "I g D"],
+    *,
+    index: Int[Tensor, "B"] | Int[Tensor, "B T"],
+    activation: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "B T g"]:
+    """Image by image, so that no keys are copied per token."""
+    keys, token_index = keys.to(x.device), _per_token(index, num_tokens=x.shape[1])
+    found = x.new_zeros(*x.shape[:2], keys.shape[1])
+    for image in range(len(keys)):
+        here = (token_index == image).to(x.device)
+        found[here] = activation(x[here] @ keys[image].mT)
+    return found
+
+
+def _per_token(index: Tensor, *, num_tokens: int) -> Int[Tensor, "B T"]:
+    return index if index.ndim == 2 else index[:, None].expand(-1, num_tokens)
+
+
+def _live_only(found: Tensor, memory: VisualMemory, *, index: Tensor) -> Float[Tensor, "B T g"]:
+    """Zeros where a row is blocked or only pads its entry."""
+    live = torch.ones(memory.codes.shape[:2], dtype=torch.bool, device=memory.codes.device)
+    if memory.row_images is not None:
+        live &= memory.row_images >= 0
+    if memory.blocked is not None:
+        live &= ~memory.blocked
+    own = live[_per_token(index, num_tokens=found.shape[1]).clamp(min=0).to(live.device)]
+    return found * own.to(found)
+
+
+class _Onlooker(FFNHook):
+    """Sees the input x of an FFN as the memory sees it, and adds nothing."""
+
+    def __init__(self, *, layer: int, inputs: dict[int, Tensor]) -> None:
+        super().__init__(Slot(), layer=layer, activation=torch.clone)
+        self._inputs = inputs
+
+    def _added(self, x: Tensor, output: Any) -> None:
+        self._inputs[self._layer] = x.detach()
 
 
 @contextmanager
-def _ffn_inputs(model: MemVPModel) -> Generator[list[Tensor]]:
-    """Collects what each FFN with memory is given, in the order of the layers."""
-    inputs: list[Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        inputs.append(args[0].detach())
-
-    language_model = model.language_model
+def _ffn_inputs(model: MemVPModel) -> Generator[dict[int, Tensor]]:
+    """Collects what each FFN with memory is given, (batch, tokens, width), by the number of its layer."""
+    inputs: dict[int, Tensor] = {}
     handles = [
-        language_model.get_submodule(site.first).register_forward_pre_hook(keep) for site in model.injection.sites
+        handle
+        for layer, site in enumerate(model.injection.sites)
+        for handle in _Onlooker(layer=layer, inputs=inputs).attach(model.language_model, site)
     ]
     try:
         yield inputs
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _own_rows(rows: Tensor, *, index: Tensor) -> Tensor:
-    """Rows (B, g, D) of each sequence's image; any image where it has none."""
-    return rows.index_select(0, index.clamp(min=0).to(rows.device))
