@@ -22,7 +22,7 @@ MAX_FUNCTION_LINES = 60
 
 # What a package may import anywhere, and what only inside the functions that need it.
 CORE_ANYWHERE = {"torch", "safetensors", "jaxtyping", "memvp_core"}
-CORE_IN_FUNCTIONS = {"transformers", "peft", "matplotlib"}
+CORE_IN_FUNCTIONS = {"transformers", "peft", "matplotlib", "huggingface_hub"}
 DATA_ANYWHERE = {"webdataset", "pyarrow", "numpy", "PIL", "safetensors", "fsspec", "torch", "memvp_data"}
 DATA_IN_FUNCTIONS = {"pycocoevalcap"}
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_core import MemVPConfig, MemVPModel, VisualMemory
+from memvp_core import MemVPConfig, MemVPModel, VisionTower, VisualMemory, get_memvp_model
+from memvp_core.backbones import FFNSite
+from memvp_core.vision import FeatureSpec
 
 
 def with_lora(model: Any, **settings: Any) -> Any:
@@ -81,10 +83,88 @@ def test_adapter_of_another_kind_is_refused(llama, tmp_path: Path) -> None:
         MemVPModel.from_pretrained(llama(), tmp_path)
 
 
-def test_adapter_for_another_width_is_refused(memvp, llama, tmp_path: Path) -> None:
+def test_tensors_of_other_settings_are_refused(memvp, tmp_path: Path) -> None:
     memvp().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"key_positions is \(5, 16\), expected \(5, 32\)"):
-        MemVPModel.from_pretrained(llama("llama", hidden_size=32), tmp_path)
+    with pytest.raises(ValueError, match=r"key_positions is \(5, 16\), expected \(6, 16\)"):
+        memvp(num_slots=6).load_adapter(tmp_path)
+
+
+def test_adapter_is_taken_over_by_a_model_with_the_same_settings(memvp, batch, tmp_path: Path) -> None:
+    """As a training run does that goes on from a checkpoint."""
+    saved, model = with_lora(memvp()), with_lora(memvp(seed=4))
+    saved.save_pretrained(tmp_path)
+    trainable = dict(model.trainable_state())
+    model.load_adapter(tmp_path)
+    ids, features = batch(images=4)
+    assert torch.equal(model(ids, visual_features=features).logits, saved(ids, visual_features=features).logits)
+    # The very tensors that an optimiser holds.
+    assert all(value is trainable[name] for name, value in model.trainable_state().items())
+
+
+def unknown(base: Any) -> Any:
+    base.config.model_type = "my_own"
+    return base
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "peft_model"])
+def test_sites_written_by_hand_come_back(llama, batch, tmp_path: Path, wrapped: bool) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    def sites(prefix: str, *layers: int) -> list[FFNSite]:
+        paths = {layer: f"{prefix}model.layers.{layer}.mlp" for layer in layers}
+        return [FFNSite(layer, path, path, f"{path}.act_fn") for layer, path in paths.items()]
+
+    base, prefix = unknown(llama()), ""
+    if wrapped:
+        base = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+        prefix = "base_model.model."
+    model = get_memvp_model(base, MemVPConfig(vision_hidden_size=6), sites=sites(prefix, 1)).eval()
+    torch.nn.init.normal_(model.prompt.value_positions)
+    model.save_pretrained(tmp_path)
+    ids, features = batch(images=4)
+    wanted = model(ids, visual_features=features).logits
+    again = MemVPModel.from_pretrained(unknown(llama()), tmp_path).eval()
+    assert again.injection.sites == tuple(sites("", 1))
+    assert torch.equal(again(ids, visual_features=features).logits, wanted)
+    # Given ones are taken instead.
+    other = MemVPModel.from_pretrained(unknown(llama()), tmp_path, sites=sites("", 0, 1)).eval()
+    assert len(other.injection.sites) == 2
+    assert not torch.allclose(other(ids, visual_features=features).logits, wanted)
+
+
+def test_sites_of_the_table_are_not_written_down(memvp, tmp_path: Path) -> None:
+    memvp(layers_to_transform=[1]).save_pretrained(tmp_path)
+    assert "sites" not in json.loads((tmp_path / "adapter_config.json").read_text())
+
+
+def make_tower() -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    sizes = {"hidden_size": 6, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    torch.manual_seed(0)
+    return CLIPVisionModel(CLIPVisionConfig(**sizes, intermediate_size=12)).double().eval()
+
+
+def test_adapters_of_the_tower_come_back(llama, batch, tmp_path: Path) -> None:
+    tower = VisionTower(make_tower(), FeatureSpec(layer=-1), adapter_size=2, adapter_scale=0.7)
+    model = get_memvp_model(llama(), MemVPConfig(vision_hidden_size=6, visual_scale=1.0), tower).eval()
+    for parameter in model.trainable_state().values():
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    again = MemVPModel.from_pretrained(llama(), tmp_path, make_tower()).eval()
+    assert again.vision_tower.settings() == tower.settings()
+    assert again.trainable_state().keys() == model.trainable_state().keys()
+    ids, pixels = batch()[0], torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    assert torch.equal(again(ids, pixel_values=pixels).logits, model(ids, pixel_values=pixels).logits)
+    with pytest.raises(ValueError, match=r"has adapters in its vision tower: give the tower as from_pretrained\("):
+        MemVPModel.from_pretrained(llama(), tmp_path)
+
+
+def test_model_of_a_frozen_tower_needs_none_to_be_loaded(llama, tmp_path: Path) -> None:
+    """Features or a memory made elsewhere are enough."""
+    get_memvp_model(llama(), MemVPConfig(vision_hidden_size=6), make_tower()).save_pretrained(tmp_path)
+    assert MemVPModel.from_pretrained(llama(), tmp_path).vision_tower is None
+    assert MemVPModel.from_pretrained(llama(), tmp_path, make_tower()).vision_tower is not None
 
 
 def test_truncated_tensors_are_named(memvp, llama, tmp_path: Path) -> None:

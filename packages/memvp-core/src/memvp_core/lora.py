@@ -1,8 +1,9 @@
 # PEFT is only partly typed.
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
-"""LoRA on the language model, through PEFT: put it on, switch it off for a while, save and load it."""
+"""LoRA on the language model, through PEFT: put it on, switch it off for a while, save, load and merge it."""
 
 import json
+from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from memvp_core.base_model import is_elsewhere
 from memvp_core.files import read_tensors, write_json, write_tensors
 
 _PREFIX = "base_model.model."
@@ -24,13 +26,16 @@ def has_lora(language_model: nn.Module) -> bool:
 
 
 def inject_lora(language_model: nn.Module, config: Any) -> None:
-    """Put a `peft.LoraConfig` on the language model in place; only the LoRA is trainable in it afterwards."""
+    """Put a `peft.LoraConfig` on the language model in place; what is trainable in it (norms) stays so."""
     if has_lora(language_model):
         raise ValueError("this language model has a LoRA already: load a fresh one, or leave add_lora out.")
     from peft import inject_adapter_in_model
 
     on_meta = next(language_model.parameters()).device.type == "meta"
+    trainable = [parameter for parameter in language_model.parameters() if parameter.requires_grad]
     inject_adapter_in_model(config, language_model, adapter_name=_ADAPTER, low_cpu_mem_usage=on_meta)
+    for parameter in trainable:
+        parameter.requires_grad_(True)
 
 
 @contextmanager
@@ -68,8 +73,7 @@ def save_lora(language_model: nn.Module, folder: Path, *, tensors: Mapping[str, 
     """Write a folder that plain PEFT loads; `tensors` by parameter name replace the model's own."""
     from peft import get_peft_model_state_dict
 
-    configs: dict[str, Any] = language_model.peft_config  # pyright: ignore[reportAssignmentType]
-    name = next(iter(configs))
+    config, name = _config(language_model), _name(language_model)
     state = get_peft_model_state_dict(
         language_model,
         state_dict=None if tensors is None else dict(tensors),
@@ -78,7 +82,17 @@ def save_lora(language_model: nn.Module, folder: Path, *, tensors: Mapping[str, 
     )
     named = {key if key.startswith(_PREFIX) else _PREFIX + key: value for key, value in state.items()}
     write_tensors(folder / _WEIGHTS_FILE, named, metadata={"format": "pt"})
-    write_json(folder / _CONFIG_FILE, json.loads(json.dumps(configs[name].to_dict(), default=_plain)))
+    write_json(folder / _CONFIG_FILE, json.loads(json.dumps(config.to_dict(), default=_plain)))
+
+
+def _name(language_model: nn.Module) -> str:
+    configs: Any = language_model.peft_config
+    return next(iter(configs))
+
+
+def _config(language_model: nn.Module) -> Any:
+    configs: Any = language_model.peft_config
+    return configs[_name(language_model)]
 
 
 def _plain(value: Any) -> Any:
@@ -87,11 +101,18 @@ def _plain(value: Any) -> Any:
 
 def load_lora(language_model: nn.Module, folder: Path) -> None:
     """Put the LoRA of a folder on the language model."""
-    from peft import LoraConfig, set_peft_model_state_dict
+    from peft import LoraConfig
 
     inject_lora(language_model, LoraConfig.from_pretrained(str(folder)))
+    fill_lora(language_model, folder)
+
+
+def fill_lora(language_model: nn.Module, folder: Path) -> None:
+    """Give the LoRA that is there the weights of a folder."""
+    from peft import set_peft_model_state_dict
+
     tensors, _ = read_tensors(folder / _WEIGHTS_FILE)
-    result = set_peft_model_state_dict(language_model, tensors, adapter_name=_ADAPTER)
+    result = set_peft_model_state_dict(language_model, tensors, adapter_name=_name(language_model))
     if result.unexpected_keys:
         raise ValueError(f"the LoRA in {folder} does not fit this language model: {result.unexpected_keys[0]}.")
 
@@ -99,3 +120,46 @@ def load_lora(language_model: nn.Module, folder: Path) -> None:
 def is_lora_folder(folder: Path) -> bool:
     """Whether a LoRA was saved there."""
     return (folder / _CONFIG_FILE).is_file() and (folder / _WEIGHTS_FILE).is_file()
+
+
+def merge_lora(language_model: nn.Module) -> nn.Module:
+    """Fold the LoRA into the weights, in place, with PEFT's layers; gives the model without PEFT's wrapper."""
+    _check_mergeable(language_model)
+    from peft import PeftModel
+
+    base: Any = language_model.get_base_model() if isinstance(language_model, PeftModel) else language_model
+    for path, layer in list(base.named_modules()):
+        plain = _merged(layer)
+        if plain is not None:
+            parent, _, name = path.rpartition(".")
+            setattr(base.get_submodule(parent), name, plain)
+    del base.peft_config
+    return base
+
+
+def _merged(layer: Any) -> Any:
+    """The plain module of a layer of PEFT's, with its LoRA in the weights; None for other modules."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    # Copies of whole modules (modules_to_save) are taken over, not added.
+    if hasattr(layer, "unload_and_optionally_merge_module"):
+        return layer.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+    if not isinstance(layer, BaseTunerLayer):
+        return None
+    layer.merge(safe_merge=True)
+    return layer.get_base_layer()
+
+
+def _check_mergeable(language_model: nn.Module) -> None:
+    if not has_lora(language_model):
+        raise ValueError("there is no LoRA to merge: put one on with add_lora, or load an adapter that has one.")
+    if any(is_elsewhere(parameter) for parameter in language_model.parameters()):
+        raise ValueError(
+            "a LoRA cannot be merged under ZeRO-3 or on the meta device: load the saved adapter and merge."
+        )
+    owners = Counter(id(value) for _, value in language_model.named_parameters(remove_duplicate=False))
+    if any(owners[id(layer.get_base_layer().weight)] > 1 for layer in _lora_layers(language_model)):
+        raise ValueError(
+            "this LoRA sits on an embedding that input and output share, so merging would change both: "
+            "load the language model with tie_word_embeddings=False and clone the embedding first."
+        )

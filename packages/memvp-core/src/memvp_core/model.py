@@ -276,7 +276,7 @@ class MemVPModel(nn.Module):
     def merge_lora(self) -> None:
         """Fold the LoRA into the language model's weights, for good: `unload` then gives the merged model.
 
-        The memory stays beside them. What is left is no adapter to the old base, so saving and `disable_adapter` refuse.
+        The memory stays beside them. It no longer fits the old base: saving and `disable_adapter` are refused.
         """
         self.language_model = lora.merge_lora(self.language_model)
         self._injection.remove()

@@ -16,6 +16,11 @@ class TrainedNorms:
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
 
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained parameters, by their names in the model."""
+        return self._parameters
+
     @contextmanager
     def put_back(self) -> Generator[None]:
         """The weights that the model came with, for a block."""
