@@ -19,12 +19,13 @@ ROWS = ("base", "text_ceiling", "stage1", "stage2", "stage2_no_image", "stage2_o
 
 
 def run_job(storage: Path, *, name: str, overrides: list[str]) -> dict[str, float]:
-    """Accuracy by row of one job, and of stage 2 on unseen pairs and text-only questions."""
+    """Accuracy by row of one job; of stage 2 on unseen pairs too, and text-only questions before and after."""
     command = [sys.executable, "pipelines/instruct_tune.py", "--config", RECIPE, f"--storage={storage}"]
     subprocess.run([*command, f"--name={name}", *overrides], check=True)
     rows = json.loads((storage / name / "report.json").read_text())["rows"]
     scores = {row: rows[row]["accuracy"] for row in ROWS}
-    return scores | {part: rows["stage2"][part]["accuracy"] for part in ("unseen", "text_only")}
+    scores["unseen"] = rows["stage2"]["unseen"]["accuracy"]
+    return scores | {f"{row} text-only": rows[row]["text_only"]["accuracy"] for row in ("base", "stage2")}
 
 
 def take_images_out(official: Path, *, out: Path) -> Path:

@@ -153,9 +153,14 @@ def entries_for(
     live = None
     if padded_rows == "masked" or blocked is not None or no_image == "base":
         live = _live_slots(
-            parts, arrangement=arrangement, position_mode=position_mode, padded_rows=padded_rows, no_image=no_image,
-            row_images=row_images, blocked=blocked,
-        )  # fmt: skip
+            parts,
+            arrangement=arrangement,
+            position_mode=position_mode,
+            padded_rows=padded_rows,
+            no_image=no_image,
+            row_images=row_images,
+            blocked=blocked,
+        )
     return Entries(
         key_rows=None if insert_in == "values" else rows,
         value_rows=None if insert_in == "keys" else rows,
