@@ -1,5 +1,7 @@
 """Ids are reversible and safe; the samples table gives back what was written, or says what is wrong."""
 
+import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -9,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.samples import ID_PATTERN, Sample, SampleError, Turn, from_id, read_samples, to_id, write_samples
+from memvp_data.samples import (
+    ID_PATTERN,
+    SCHEMA,
+    Fields,
+    Sample,
+    SampleError,
+    Turn,
+    from_id,
+    read_samples,
+    to_id,
+    write_samples,
+)
 
 SEGMENTS = st.text(min_size=1, max_size=12).filter(lambda text: text not in (".", "..") and "/" not in text)
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -23,7 +36,9 @@ SAMPLES = st.builds(
     task=TEXT,
     answers=st.lists(TEXT, max_size=3).map(tuple),
     source=TEXT,
+    fields=st.dictionaries(TEXT, TEXT, max_size=3),
 )
+WEIGHTS = st.lists(st.floats(0, 1), max_size=4).map(tuple)
 
 
 @given(st.lists(SEGMENTS, min_size=1, max_size=3).map("/".join))
@@ -115,3 +130,58 @@ def test_a_sample_refuses_bad_ids_roles_and_text() -> None:
         Turn("human", "hi")  # type: ignore[arg-type]
     with pytest.raises(SampleError, match="surrogate"):
         Turn("user", "\ud800")
+
+
+@given(WEIGHTS, st.sampled_from([{}, {"b": "", "a": "é"}]))
+def test_weights_and_fields_survive_the_table(
+    tmp_path_factory: pytest.TempPathFactory, weights: tuple[float, ...], fields: dict[str, str]
+) -> None:
+    sample = Sample("a", (), (), answers=("x",) * len(weights), answer_weights=weights, fields=fields)
+    path = tmp_path_factory.mktemp("table") / "samples.parquet"
+    write_samples(path, [sample])
+    (again,) = read_samples(path)
+    assert again == sample
+    assert (again.answer_weights, again.fields) == (weights, fields)
+
+
+def test_a_table_of_schema_1_is_still_read(tmp_path: Path) -> None:
+    row = {"id": "a", "image_ids": ["i"], "turns": [{"role": "user", "text": "hi"}], "task": "t", "answers": ["x"]}
+    old = pa.schema([SCHEMA.field(place) for place in range(6)], metadata={"memvp_samples": "1"})
+    pq.write_table(pa.Table.from_pylist([row | {"source": "s"}], schema=old), tmp_path / "old.parquet")
+    assert list(read_samples(tmp_path / "old.parquet")) == [
+        Sample("a", ("i",), (Turn("user", "hi"),), "t", ("x",), "s")
+    ]
+    future = SCHEMA.with_metadata({"memvp_samples": "3"})
+    pq.write_table(pa.Table.from_pylist([], schema=future), tmp_path / "new.parquet")
+    with pytest.raises(SampleError, match=r"new\.parquet is not a samples table of schema 1 or 2"):
+        read_samples(tmp_path / "new.parquet")
+
+
+def test_fields_are_a_hashable_copy_that_equals_a_dict() -> None:
+    content = {"b": "2", "a": "1"}
+    sample = Sample("a", (), (), fields=content)
+    content["c"] = "3"
+    assert sample.fields == {"a": "1", "b": "2"}
+    assert list(sample.fields) == ["a", "b"]
+    assert sample.fields.get("c") is None
+    assert len({sample, Sample("a", (), (), fields={"a": "1", "b": "2"}), Sample("a", (), ())}) == 2
+    again = pickle.loads(pickle.dumps(sample))  # noqa: S301 samples go to worker processes
+    assert again == sample
+    assert copy.deepcopy(sample) == sample
+    assert repr(Fields(content)) == "Fields({'a': '1', 'b': '2', 'c': '3'})"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answer_weights": (1.0,)}, "1 answer weights for 2 answers"),
+        ({"answer_weights": (1.0, float("nan"))}, "finite"),
+        ({"answer_weights": (1.0, -0.1)}, "not negative"),
+        ({"fields": {"n": 3}}, "write numbers and lists as JSON"),
+        ({"fields": {"n": "\ud800"}}, "surrogate"),
+        ({"answers": ("\udc00",)}, "surrogate"),
+    ],
+)
+def test_bad_weights_and_fields_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(SampleError, match=message):
+        Sample("a", (), (), **({"answers": ("x", "y")} | changes))

@@ -4,8 +4,9 @@ Image and sample ids match `[A-Za-z0-9_-]{1,128}`, because webdataset cuts a key
 never become a path by itself. `to_id` maps the names of a dataset into that alphabet and `from_id` maps them back.
 """
 
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,18 +21,19 @@ Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,128}")
-SCHEMA_VERSION = "1"
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("image_ids", pa.list_(pa.string())),
-        ("turns", pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))),
-        ("task", pa.string()),
-        ("answers", pa.list_(pa.string())),
-        ("source", pa.string()),
-    ],
-    metadata={"memvp_samples": SCHEMA_VERSION},
-)
+SCHEMA_VERSION = "2"
+_COLUMNS_1 = [
+    ("id", pa.string()),
+    ("image_ids", pa.list_(pa.string())),
+    ("turns", pa.list_(pa.struct([("role", pa.string()), ("text", pa.string())]))),
+    ("task", pa.string()),
+    ("answers", pa.list_(pa.string())),
+    ("source", pa.string()),
+]
+_COLUMNS_2 = [("answer_weights", pa.list_(pa.float64())), ("fields", pa.map_(pa.string(), pa.string()))]
+SCHEMA = pa.schema([*_COLUMNS_1, *_COLUMNS_2], metadata={"memvp_samples": SCHEMA_VERSION})
+# Version 1 had neither weights nor fields; its tables are still read.
+_READABLE = {"1": pa.schema(_COLUMNS_1), SCHEMA_VERSION: SCHEMA}
 _ROWS_PER_GROUP = 4096
 
 # "_" opens an escape. The frequent characters of file names get one letter, all others their UTF-8 bytes as "_xHH".
@@ -41,6 +43,33 @@ _UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
 
 class SampleError(ValueError):
     """A sample, an id or a samples table is not what it must be."""
+
+
+class Fields(Mapping[str, str]):
+    """A few named strings that never change, in the order of their names. Equal to a dict of the same content."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, content: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
+        self._pairs = tuple(sorted(dict(content).items()))
+
+    def __getitem__(self, name: str) -> str:
+        for known, value in self._pairs:
+            if known == name:
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __hash__(self) -> int:
+        return hash(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"Fields({dict(self._pairs)})"
 
 
 @dataclass(frozen=True)
@@ -55,12 +84,7 @@ class Turn:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise SampleError(f"role must be one of {', '.join(ROLES)}, got {self.role!r}")
-        try:
-            self.text.encode()
-        except UnicodeEncodeError:
-            raise SampleError(
-                f"text {self.text[:40]!r} holds half a surrogate pair; write it as valid Unicode"
-            ) from None
+        _check_text(self.text)
 
 
 @dataclass(frozen=True)
@@ -76,13 +100,23 @@ class Sample:
     task: str = ""
     """Group under which a score is broken down."""
     answers: tuple[str, ...] = ()
-    """Right answers of the last question; () in training data."""
+    """Right answers of the last question; () where the conversation itself holds all that is learnt."""
     source: str = ""
     """File the sample came from."""
+    answer_weights: tuple[float, ...] = ()
+    """How right each answer is, parallel to `answers`; () means all 1."""
+    fields: Mapping[str, str] = Fields()
+    """What the official metric needs beside the answers, such as "answer_type"; any mapping is copied."""
 
     def __post_init__(self) -> None:
         for name in (self.id, *self.image_ids):
             check_id(name)
+        for text in self.answers:
+            _check_text(text)
+        if self.answer_weights:
+            _check_weights(self.answer_weights, num_answers=len(self.answers))
+        if not isinstance(self.fields, Fields):
+            object.__setattr__(self, "fields", _checked_fields(self.fields))
 
 
 def check_id(name: str) -> str:
@@ -111,6 +145,31 @@ def from_id(name: str) -> str:
     if to_id(text) != name:
         raise SampleError(f"id {name!r} was not made by to_id: its name {text!r} has the id {to_id(text)!r}")
     return text
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SampleError(f"text {text[:40]!r} holds half a surrogate pair; write it as valid Unicode") from None
+
+
+def _check_weights(weights: tuple[float, ...], *, num_answers: int) -> None:
+    if len(weights) != num_answers:
+        raise SampleError(f"{len(weights)} answer weights for {num_answers} answers; give one each, or none for all 1")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise SampleError(f"answer weights must be finite and not negative, got {weights}")
+
+
+def _checked_fields(fields: Mapping[str, str]) -> Fields:
+    for name, value in fields.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise SampleError(
+                f"fields must be strings by name, got {name!r}: {value!r}; write numbers and lists as JSON"
+            )
+        _check_text(name)
+        _check_text(value)
+    return Fields(fields)
 
 
 def _check_relative(foreign: str) -> None:
@@ -155,9 +214,10 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
     except (pa.ArrowException, OSError) as error:
         raise SampleError(f"samples table {path} is not a readable Parquet file ({error}); write it again") from error
     version = (table.schema_arrow.metadata or {}).get(b"memvp_samples", b"").decode()
-    if version != SCHEMA_VERSION or not table.schema_arrow.equals(SCHEMA):
+    if version not in _READABLE or not table.schema_arrow.equals(_READABLE[version]):
         table.close()
-        raise SampleError(f"{path} is not a samples table of schema {SCHEMA_VERSION}; write it with write_samples")
+        known = " or ".join(_READABLE)
+        raise SampleError(f"{path} is not a samples table of schema {known}; write it with write_samples")
     return _rows(table, path=path)
 
 
@@ -179,6 +239,8 @@ def _to_row(sample: Sample) -> dict[str, Any]:
         "task": sample.task,
         "answers": sample.answers,
         "source": sample.source,
+        "answer_weights": sample.answer_weights,
+        "fields": list(sample.fields.items()),
     }
 
 
@@ -190,4 +252,6 @@ def _from_row(row: dict[str, Any]) -> Sample:
         task=row["task"],
         answers=tuple(row["answers"]),
         source=row["source"],
+        answer_weights=tuple(row.get("answer_weights", ())),
+        fields=dict(row.get("fields", ())),
     )
