@@ -10,6 +10,7 @@ import torch
 from memvp_core import MemVPConfig, MemVPModel, VisionTower, VisualMemory, get_memvp_model
 from memvp_core.backbones import FFNSite
 from memvp_core.vision import FeatureSpec
+from memvp_core.visual_memory import fingerprint
 
 
 def with_lora(model: Any, **settings: Any) -> Any:
@@ -247,3 +248,12 @@ def test_adapter_is_no_memory(memvp, tmp_path: Path) -> None:
 def test_settings_survive_json() -> None:
     config = MemVPConfig(vision_hidden_size=8, layers_to_transform=[0, 3], projector_hidden_sizes=[4, 4])
     assert MemVPConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_fingerprint_names_weights_not_their_type_or_layout() -> None:
+    """Evenly spaced samples of a large bfloat16 tensor are a view with gaps."""
+    weight = torch.randn(100, 400).bfloat16()
+    name = fingerprint({"weight": weight})
+    assert name == fingerprint({"weight": weight.float()}) == fingerprint({"weight": weight.T.contiguous().T})
+    assert name != fingerprint({"weight": weight + 0.1})
+    assert name != fingerprint({"other": weight})

@@ -163,7 +163,7 @@ def fingerprint(parameters: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(parameters.items()):
         flat = tensor.detach().flatten()
         step = max(1, flat.numel() // _SAMPLES_PER_TENSOR)
-        samples = flat[::step].to(device="cpu", dtype=torch.bfloat16)
+        samples = flat[::step].to(device="cpu", dtype=torch.bfloat16).contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(samples.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
