@@ -60,6 +60,7 @@ def write_tower(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_three_steps_at_full_width_with_two_layers(tmp_path: Path) -> None:
     """d 4096, 576 patches, bf16, ZeRO-3 on two gloo workers; only depth, vocabulary and weights are not Vicuna's."""
     language = write_vicuna(tmp_path / "language", num_hidden_layers=2, vocab_size=76)
@@ -82,7 +83,7 @@ def test_three_steps_at_full_width_with_two_layers(tmp_path: Path) -> None:
         *data_overrides(root),
     ]  # fmt: skip
     command = [sys.executable, ENTRY, "--config", RECIPE, f"--storage={tmp_path / 'runs'}", *overrides]
-    job = run_command(command, storage=tmp_path / "runs")
+    job = run_command(command, storage=tmp_path / "runs", seconds=900)
     assert job.code == 0, job.err
     report = json.loads((tmp_path / "runs/llava15_vicuna7b/report.json").read_text())
     # Projector and positions are the 7B model's own: 1024 -> 4096 -> 4096 and twice 576 x 4096.
