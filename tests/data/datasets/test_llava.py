@@ -7,7 +7,7 @@ import pytest
 
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.llava import read_conversations, read_questions
-from memvp_data.samples import Sample, Turn
+from memvp_data.samples import Sample, Turn, from_id
 
 
 def human(text: str) -> dict:
@@ -61,6 +61,11 @@ def test_a_text_only_record_keeps_its_words_and_extra_fields_do_not_matter(root:
     )
 
 
+def test_ids_that_repeat_as_in_the_mix_are_numbered(root: Path) -> None:
+    records = [{"id": name, "conversations": [human("a"), gpt("b")]} for name in ("7", "7", "7#2", 7)]
+    assert [from_id(sample.id) for sample in conversations(root, *records)] == ["7", "7#2", "7#2#2", "7#3"]
+
+
 def test_a_leading_answer_is_dropped_and_a_system_turn_kept(root: Path) -> None:
     first = {"id": "1", "conversations": [gpt("hello"), human("a"), gpt("b")]}
     second = {"id": "2", "conversations": [{"from": "system", "value": "s"}, human("a"), gpt("b"), human("c")]}
@@ -88,6 +93,7 @@ def test_a_leading_answer_is_dropped_and_a_system_turn_kept(root: Path) -> None:
         ({"conversations": [{"from": "human"}]}, "a turn must be"),
         ({"conversations": ["hi"]}, "a turn must be"),
         ({"conversations": [human("\ud800"), gpt("b")]}, "surrogate"),
+        ({"conversations": [human("a" * 10_000_000), gpt("b")]}, "10,000,000 characters, more than the 1,048,576"),
     ],
 )
 def test_a_bad_record_is_named(root: Path, change: dict, message: str) -> None:
@@ -120,7 +126,8 @@ def test_questions_carry_task_and_answers(root: Path) -> None:
     ("records", "answers", "message"),
     [
         ([{"question_id": 1, "text": "a"}] * 2, None, r"q.jsonl, line 2 .*used before"),
-        ([{"question_id": 1, "text": 5}], None, r"q.jsonl, line 1 .*must be strings"),
+        ([{"question_id": 1, "text": 5}], None, r"q.jsonl, line 1 .*\"text\" must be a string, got 5"),
+        ([{"question_id": 1, "text": "a", "category": 5}], None, r"q.jsonl, line 1 .*\"category\" must be a string"),
         ([{"text": "a"}], None, r"q.jsonl, line 1 .*\"question_id\" must be"),
         ([{"question_id": 1, "text": "a", "image": "no.jpg"}], None, r"q.jsonl, line 1 .*'no.jpg' is not in"),
         ([{"question_id": 1, "text": "a"}], [], r"q.jsonl, line 1 .*no answer for it"),

@@ -1,6 +1,6 @@
-"""Read big JSON files record by record: a top-level array of objects, or one object per line (JSON Lines).
+"""Read big JSON files record by record: an array of objects, an object of objects, or JSON Lines.
 
-Neither holds the file in memory, and every fault is reported with its file, line and column.
+None of them holds the file in memory, and every fault is reported with its file, line and column.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 _CHUNK = 1 << 20
 _MAX_RECORD = 1 << 24  # characters; the longest record of the LLaVA files is below 2 ** 18
+_MAX_WHOLE = 64 << 20
 _SPACE = " \t\r\n"
 
 
@@ -19,25 +20,61 @@ class DatasetError(ValueError):
 
 def read_json_array(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a top-level JSON array, in order, with about two chunks of the file in memory."""
-    with _open(path) as file:
-        reader = _ArrayReader(file, path=path)
-        reader.expect("[")
-        if reader.peek() == "]":
-            reader.expect("]")
-        else:
-            yield reader.record()
-            while reader.peek() == ",":
-                reader.expect(",")
-                yield reader.record()
-            reader.expect("]")
+    with open_text(path) as file:
+        reader = _JsonReader(file, path=path)
+        yield from _array(reader)
         reader.expect("")
+
+
+def read_json_list(path: Path, *, key: str) -> Iterator[dict[str, Any]]:
+    """The objects of the array that a top-level object holds under `key`; its other members are stepped over."""
+    found = False
+    with open_text(path) as file:
+        reader = _JsonReader(file, path=path)
+        for name in _member_names(reader):
+            if name == key:
+                found = True
+                yield from _array(reader)
+            else:
+                reader.value()
+        reader.expect("")
+    if not found:
+        raise DatasetError(f'{path}: expected an object with a list "{key}", found none; take the official file')
+
+
+def read_json_members(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, object) of every member of a top-level object, in order; a name may stand there once only."""
+    seen = set[str]()
+    with open_text(path) as file:
+        reader = _JsonReader(file, path=path)
+        for name in _member_names(reader):
+            if name in seen:
+                raise DatasetError(f"{path}: record {name[:80]!r} is there twice; keep one")
+            seen.add(name)
+            yield name, reader.record()
+        reader.expect("")
+
+
+def read_json(path: Path) -> Any:
+    """The whole value of a file of at most 64 MiB."""
+    with open_text(path) as file:
+        if path.stat().st_size > _MAX_WHOLE:
+            raise DatasetError(
+                f"data file {path} has more than {_MAX_WHOLE >> 20} MiB; expected the small official file"
+            )
+        try:
+            return json.loads(read_part(file, size=-1, path=path, line=False))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, DatasetError):
+                raise
+            raise DatasetError(f"{path}: not a JSON file ({error}); download it again or mend this place") from None
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that is not blank."""
-    with _open(path) as file:
+    with open_text(path) as file:
         number = 0
-        while line := _read(file, size=_MAX_RECORD, path=path):
+        while line := read_part(file, size=_MAX_RECORD, path=path):
             number += 1
             if len(line) == _MAX_RECORD:
                 raise DatasetError(f"{path}, line {number}: longer than {_MAX_RECORD:,} characters; split the record")
@@ -52,21 +89,44 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, record
 
 
-def _open(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIO:
+    """A data file as UTF-8, with or without a byte order mark."""
     if not path.is_file():
         raise DatasetError(f"data file {path} does not exist; download it there or correct the path in the settings")
     return path.open(encoding="utf-8-sig")
 
 
-def _read(file: TextIO, *, size: int, path: Path, line: bool = True) -> str:
+def read_part(file: TextIO, *, size: int, path: Path, line: bool = True) -> str:
+    """The next line, or part of it, of at most `size` characters; with `line=False` just so many characters."""
     try:
         return file.readline(size) if line else file.read(size)
     except UnicodeDecodeError as error:
         raise DatasetError(f"data file {path} is not UTF-8 text ({error.reason}); convert it to UTF-8") from None
 
 
-class _ArrayReader:
-    """A window over the text of a JSON array that moves forward one token or record at a time."""
+def _array(reader: "_JsonReader") -> Iterator[dict[str, Any]]:
+    reader.expect("[")
+    if reader.peek() != "]":
+        yield reader.record()
+        while reader.peek() == ",":
+            reader.expect(",")
+            yield reader.record()
+    reader.expect("]")
+
+
+def _member_names(reader: "_JsonReader") -> Iterator[str]:
+    """The names of an object's members; the caller reads the value of each before asking for the next."""
+    reader.expect("{")
+    if reader.peek() != "}":
+        yield reader.name()
+        while reader.peek() == ",":
+            reader.expect(",")
+            yield reader.name()
+    reader.expect("}")
+
+
+class _JsonReader:
+    """A window over the text of a JSON file that moves forward one token or value at a time."""
 
     def __init__(self, file: TextIO, *, path: Path) -> None:
         self.file, self.path = file, path
@@ -93,25 +153,42 @@ class _ArrayReader:
         self.position += len(token)
 
     def record(self) -> dict[str, Any]:
-        """The object that starts at the next character. Reads on, doubling, while it is incomplete."""
+        """The object that starts at the next character."""
         if self.peek() != "{":
             raise self._fault(f"expected a record '{{', found {self.peek()!r}", at=self.position)
+        return self.value()
+
+    def name(self) -> str:
+        """The name of a member, with the colon behind it."""
+        if self.peek() != '"':
+            raise self._fault(f"expected a name in quotes, found {self.peek()!r}", at=self.position)
+        name = self.value()
+        self.expect(":")
+        return name
+
+    def value(self) -> Any:
+        """The value that starts at the next character. Reads on, doubling, while it is incomplete."""
+        self.peek()
         size = _CHUNK
         while True:
             try:
-                record, self.position = self.decoder.raw_decode(self.buffer, self.position)
-                return record
+                value, end = self.decoder.raw_decode(self.buffer, self.position)
             except (ValueError, RecursionError) as error:
                 too_long = len(self.buffer) - self.position > _MAX_RECORD
                 if too_long or not self._grow(size):
                     at = error.pos if isinstance(error, json.JSONDecodeError) else self.position
                     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                     raise self._fault(reason, at=at) from None
+            else:
+                # A number that ends with the window may go on behind it.
+                if end < len(self.buffer) or self.buffer[end - 1] in '"]}' or not self._grow(size):
+                    self.position = end
+                    return value
             size *= 2
 
     def _grow(self, size: int) -> bool:
         """Drop what was read and append the next `size` characters; False at the end of the file."""
-        text = _read(self.file, size=size, path=self.path, line=False)
+        text = read_part(self.file, size=size, path=self.path, line=False)
         if text:
             self.line, self.column = self._place(self.position)
             self.buffer, self.position = self.buffer[self.position :] + text, 0
@@ -125,6 +202,6 @@ class _ArrayReader:
     def _fault(self, reason: str, *, at: int) -> DatasetError:
         line, column = self._place(at)
         return DatasetError(
-            f"{self.path}, line {line}, column {column}: malformed JSON array of records ({reason}); "
+            f"{self.path}, line {line}, column {column}: malformed JSON ({reason}); "
             "download the file again or mend this place"
         )

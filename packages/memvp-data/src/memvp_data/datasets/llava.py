@@ -1,9 +1,14 @@
 """LLaVA's own files: the two training sets (a JSON array of conversations) and evaluation questions (JSON Lines).
 
 Training: `blip_laion_cc_sbu_558k.json` and `llava_v1_5_mix665k.json`. Evaluation: question files as
-`llava/eval/model_vqa_loader.py` reads them, with the right answers in a file of their own. As in LLaVA's `train.py`
-a leading turn of the assistant is dropped and roles must alternate after it. Unlike there, the placeholder `<image>` is
+`llava/eval/model_vqa_loader.py` reads them, with the right answers in a file of their own. As in LLaVA's `train.py` a
+leading turn of the assistant is dropped and roles must alternate after it. Unlike there, the placeholder `<image>` is
 removed from the text: the image reaches the model through its memory, not through its input.
+
+Source: huggingface.co/datasets/liuhaotian/LLaVA-Pretrain and LLaVA-Instruct-150K. Licence: the captions of LCS-558K
+are BLIP's on images of LAION, CC3M and SBU, whose own terms hold; the mix is CC BY 4.0 and under OpenAI's terms, its
+images under those of COCO, GQA, OCR-VQA, TextVQA and Visual Genome. Counts: 558,128 captions; 665,298 conversations,
+of which 40,688 without an image. Ids of the mix repeat; the second of an id gets "#2" behind it.
 """
 
 from collections.abc import Iterator
@@ -11,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.json_files import DatasetError, read_json_array, read_json_lines
-from memvp_data.samples import Role, Sample, SampleError, Turn, to_id
+from memvp_data.datasets.records import (
+    ImageFolder,
+    NumberedIds,
+    OnceOnly,
+    checked_text,
+    label,
+    placed,
+    shown,
+    text,
+    texts,
+)
+from memvp_data.samples import Role, Sample, Turn, to_id
 
 PLACEHOLDER = "<image>"
 _ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -23,13 +39,11 @@ def read_conversations(path: Path | str, *, image_root: Path | str | None) -> It
     `image_root` is the folder that the "image" fields are relative to; images must exist there (None: not checked).
     Raises `DatasetError` naming the record.
     """
-    path = Path(path)
+    path, images, ids = Path(path), ImageFolder(image_root), NumberedIds()
     for number, record in enumerate(read_json_array(path)):
-        place = f"{path.name}, record {number} (id {record.get('id')!r})"
-        try:
-            yield _conversation(record, image_root=image_root, source=path.name)
-        except (DatasetError, SampleError) as error:
-            raise DatasetError(f"{place}: {error}") from None
+        with placed(f"{path.name}, record {number} (id {shown(record.get('id'))})"):
+            sample = _conversation(record, images=images, ids=ids, source=path.name)
+        yield sample
 
 
 def read_questions(
@@ -40,72 +54,58 @@ def read_questions(
     `answers` is a file of {"question_id", "answer": str or list of str} that must match the questions one to one.
     Raises `DatasetError` naming the line.
     """
-    path, seen = Path(path), set[str]()
+    path, images, ids = Path(path), ImageFolder(image_root), OnceOnly("question_id")
     key = None if answers is None else _read_answers(Path(answers))
     for number, record in read_json_lines(path):
-        place = f"{path.name}, line {number} (question_id {record.get('question_id')!r})"
-        try:
-            sample = _question(record, key=key, image_root=image_root, source=path.name)
-        except (DatasetError, SampleError) as error:
-            raise DatasetError(f"{place}: {error}") from None
-        if sample.id in seen:
-            raise DatasetError(f"{place}: this question_id was used before; each question needs its own")
-        seen.add(sample.id)
+        with placed(f"{path.name}, line {number} (question_id {shown(record.get('question_id'))})"):
+            sample = _question(record, key=key, images=images, source=path.name)
+            ids.add(sample.id)
         yield sample
-    for unasked in (key or {}).keys() - seen:
+    for unasked in (key or {}).keys() - ids.seen:
         raise DatasetError(f"{answers}: answers question {unasked!r}, which {path} does not ask; pair the right files")
 
 
-def _conversation(record: dict[str, Any], *, image_root: Path | str | None, source: str) -> Sample:
-    image_ids = _image_ids(record, image_root=image_root)
+def _conversation(record: dict[str, Any], *, images: ImageFolder, ids: NumberedIds, source: str) -> Sample:
+    image_ids = _image_ids(record, images=images)
     turns = record.get("conversations")
     if not isinstance(turns, list):
         raise DatasetError(f'"conversations" must be a list of turns, got {type(turns).__name__}')
     return Sample(
-        id=_record_id(record, field="id"),
+        id=ids.new(label(record, "id")),
         image_ids=image_ids,
-        turns=_turns(turns, has_image=bool(image_ids)),
+        turns=in_order([_turn(turn, has_image=bool(image_ids)) for turn in turns]),
         source=source,
     )
 
 
 def _question(
-    record: dict[str, Any], *, key: dict[str, tuple[str, ...]] | None, image_root: Path | str | None, source: str
+    record: dict[str, Any], *, key: dict[str, tuple[str, ...]] | None, images: ImageFolder, source: str
 ) -> Sample:
-    name, text = _record_id(record, field="question_id"), record.get("text")
-    category = record.get("category", "")
-    if not isinstance(text, str) or not isinstance(category, str):
-        raise DatasetError('"text" and "category" must be strings')
+    name, image_ids = to_id(label(record, "question_id")), _image_ids(record, images=images)
     if key is not None and name not in key:
         raise DatasetError("the answers file has no answer for it; add one or leave the question out")
-    image_ids = _image_ids(record, image_root=image_root)
-    turn = Turn("user", _without_placeholder(text) if image_ids else text)
+    question = text(record, "text")
     return Sample(
-        id=name, image_ids=image_ids, turns=(turn,), task=category, answers=(key or {}).get(name, ()), source=source
+        id=name,
+        image_ids=image_ids,
+        turns=(Turn("user", without_placeholder(question) if image_ids else question),),
+        task=text(record, "category", default=""),
+        answers=(key or {}).get(name, ()),
+        source=source,
     )
 
 
-def _record_id(record: dict[str, Any], *, field: str) -> str:
-    value = record.get(field)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DatasetError(f'"{field}" must be a string or an integer, got {value!r}')
-    return to_id(str(value))
-
-
-def _image_ids(record: dict[str, Any], *, image_root: Path | str | None) -> tuple[str, ...]:
+def _image_ids(record: dict[str, Any], *, images: ImageFolder) -> tuple[str, ...]:
     image = record.get("image")
     if image is None:
         return ()
     if not isinstance(image, str):
-        raise DatasetError(f'"image" must be one relative path, got {image!r}')
-    name = to_id(image)
-    if image_root is not None and not Path(image_root, image).is_file():
-        raise DatasetError(f"image {image!r} is not in {image_root}; put it there or take the record out of the file")
-    return (name,)
+        raise DatasetError(f'"image" must be one relative path, got {shown(image)}')
+    return (images.id(image),)
 
 
-def _turns(turns: list[Any], *, has_image: bool) -> tuple[Turn, ...]:
-    parsed = [_turn(turn, has_image=has_image) for turn in turns]
+def in_order(parsed: list[Turn]) -> tuple[Turn, ...]:
+    """The turns as [system,] user, assistant, ...: a leading assistant is dropped, any other order is refused."""
     start = 1 if parsed and parsed[0].role == "system" else 0
     rounds = parsed[start:]
     if rounds and rounds[0].role == "assistant":
@@ -119,28 +119,26 @@ def _turns(turns: list[Any], *, has_image: bool) -> tuple[Turn, ...]:
 
 
 def _turn(turn: Any, *, has_image: bool) -> Turn:
-    speaker, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
-    if not isinstance(speaker, str) or speaker not in _ROLES or not isinstance(text, str):
-        raise DatasetError(f'a turn must be {{"from": "human" or "gpt", "value": text}}, got {str(turn)[:80]!r}')
+    speaker, said = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
+    if not isinstance(speaker, str) or speaker not in _ROLES or not isinstance(said, str):
+        raise DatasetError(f'a turn must be {{"from": "human" or "gpt", "value": text}}, got {shown(turn)}')
+    checked_text(said, what='"value"')
     # A text-only record may talk about "<image>" (HTML, code): there it is content.
-    return Turn(_ROLES[speaker], _without_placeholder(text) if has_image else text)
+    return Turn(_ROLES[speaker], without_placeholder(said) if has_image else said)
 
 
-def _without_placeholder(text: str) -> str:
-    return text.replace(PLACEHOLDER, "").strip() if PLACEHOLDER in text else text
+def without_placeholder(said: str) -> str:
+    """The words around `<image>`."""
+    return said.replace(PLACEHOLDER, "").strip() if PLACEHOLDER in said else said
 
 
 def _read_answers(path: Path) -> dict[str, tuple[str, ...]]:
     answers: dict[str, tuple[str, ...]] = {}
     for number, record in read_json_lines(path):
-        try:
-            name, value = _record_id(record, field="question_id"), record.get("answer")
-        except (DatasetError, SampleError) as error:
-            raise DatasetError(f"{path.name}, line {number}: {error}") from None
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or not values or not all(isinstance(item, str) for item in values):
-            raise DatasetError(f'{path.name}, line {number}: "answer" must be a string or a list of strings')
-        if name in answers:
-            raise DatasetError(f"{path.name}, line {number}: question_id {name!r} is answered twice; keep one answer")
-        answers[name] = tuple(values)
+        with placed(f"{path.name}, line {number}"):
+            name = to_id(label(record, "question_id"))
+            if name in answers:
+                raise DatasetError(f"question_id {name!r} is answered twice; keep one answer")
+            one = record.get("answer")
+            answers[name] = (checked_text(one, what='"answer"'),) if isinstance(one, str) else texts(record, "answer")
     return answers

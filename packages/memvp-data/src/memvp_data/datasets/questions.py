@@ -1,0 +1,90 @@
+"""Questions of your own: a CSV, TSV or JSON file with an image, a question and an answer in each row.
+
+A .csv or .tsv file names its columns in the first line; a .jsonl file holds one object per line, a .json file an
+array of them. Which columns hold what is said by `Columns`. An answer in JSON may be a list, all of whose items are
+right; an empty image makes the question text only, an empty answer one that is asked but not scored.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from memvp_data.datasets.chats import numbered_records
+from memvp_data.datasets.csv_files import read_csv
+from memvp_data.datasets.json_files import DatasetError
+from memvp_data.datasets.records import ImageFolder, OnceOnly, label, placed, shown, text, texts
+from memvp_data.samples import Sample, Turn, to_id
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns or JSON fields."""
+
+    image: str = "image"
+    """Path of the image below the image root."""
+    question: str = "question"
+    """What is asked; there must be such a column, the others may be missing."""
+    answer: str = "answer"
+    """The right answer, or a list of them."""
+    id: str = "id"
+    """Name of the question; the row's number, from 0, where the column is missing."""
+    task: str = "task"
+    """Group under which a score is broken down."""
+
+
+def read_questions(
+    path: Path | str, *, image_root: Path | str | None, columns: Columns | None = None
+) -> Iterator[Sample]:
+    """Stream the questions of a file, to be scored; `to_learn` makes training samples of them.
+
+    Images must exist below `image_root` (None: not checked). Raises `DatasetError` naming the row.
+    """
+    path, images, ids = Path(path), ImageFolder(image_root), OnceOnly("id")
+    for place, number, row in _rows(path):
+        with placed(place):
+            sample = _sample(row, number=number, columns=columns or Columns(), images=images, source=path.name)
+            ids.add(sample.id)
+        yield sample
+
+
+def to_learn(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples with their first answer as the assistant's turn. Raises `DatasetError` at one without answer."""
+    for sample in samples:
+        if not sample.answers:
+            raise DatasetError(
+                f"{sample.source}: question {sample.id!r} has no answer to learn; add one or leave it out"
+            )
+        yield replace(sample, turns=(*sample.turns, Turn("assistant", sample.answers[0])))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    delimiter = _DELIMITERS.get(path.suffix)
+    if delimiter is None:
+        yield from numbered_records(path)
+        return
+    for number, (line, row) in enumerate(read_csv(path, delimiter=delimiter)):
+        yield f"{path.name}, line {line}", number, row
+
+
+def _sample(row: Mapping[str, Any], *, number: int, columns: Columns, images: ImageFolder, source: str) -> Sample:
+    if columns.question not in row:
+        raise DatasetError(f"there is no column {columns.question!r} among {shown(list(row))}; name yours in Columns")
+    image = text(row, columns.image, default="")
+    return Sample(
+        id=to_id(str(number) if row.get(columns.id) in (None, "") else label(row, columns.id)),
+        image_ids=(images.id(image),) if image else (),
+        turns=(Turn("user", text(row, columns.question)),),
+        task=text(row, columns.task, default=""),
+        answers=_answers(row, columns.answer),
+        source=source,
+    )
+
+
+def _answers(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    if isinstance(row.get(name), list):
+        return texts(row, name)
+    answer = text(row, name, default="")
+    return (answer,) if answer else ()

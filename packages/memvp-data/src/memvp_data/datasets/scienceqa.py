@@ -1,0 +1,106 @@
+"""ScienceQA: multiple choice about school subjects, with an image, a hint, both or neither.
+
+Source: github.com/lupantech/ScienceQA (problems.json, pid_splits.json, captions.json, images.zip). Licence: CC
+BY-NC-SA 4.0. Counts: 12,726 problems train (6,218 with image), 4,241 val (2,097), 4,241 test (2,017); minitrain
+1,272, minival and minitest 424 each; trainval is train and val.
+
+The answer is a letter; the user's turn is the bare question. Fields: subject, grade, has_hint, has_image, choices
+(JSON list), answer_index, and what a template may want: hint, lecture, solution, caption (of captions.json, if it is
+there).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from memvp_data.datasets.json_files import DatasetError, read_json, read_json_members
+from memvp_data.datasets.records import ImageFolder, one_of, placed, shown, text, texts, whole_number
+from memvp_data.samples import Sample, Turn, to_id
+
+PROBLEMS_FILE, SPLITS_FILE, CAPTIONS_FILE = "problems.json", "pid_splits.json", "captions.json"
+SPLITS = ("train", "val", "test", "trainval", "minitrain", "minival", "minitest")
+LETTERS = "ABCDE"
+SUBJECTS = ("natural science", "social science", "language science")
+_FOLDERS = ("train", "val", "test")
+
+
+def read_scienceqa(root: Path | str, *, split: str, check_images: bool = True) -> Iterator[Sample]:
+    """Stream a split in the order of problems.json. Splits with "train" in their name hold the answer's turn."""
+    one_of(split, SPLITS, what="split")
+    path, wanted, captions = Path(root, PROBLEMS_FILE), problem_ids(root, split=split), _captions(root)
+    images = ImageFolder(Path(root, "images") if check_images else None)
+    for name, problem in read_json_members(path):
+        if name in wanted:
+            wanted.remove(name)
+            with placed(f"{path.name}, problem {shown(name)}"):
+                sample = _sample(
+                    name, problem, images=images, caption=captions.get(name, ""), to_learn="train" in split
+                )
+            yield sample
+    for name in wanted:
+        raise DatasetError(
+            f"{SPLITS_FILE} has problem {shown(name)} in {split}, {path.name} does not; take files of one release"
+        )
+
+
+def problem_ids(root: Path | str, *, split: str) -> set[str]:
+    """The ids that pid_splits.json lists for a split."""
+    path = Path(root, SPLITS_FILE)
+    content = read_json(path)
+    with placed(path.name):
+        names = texts(content if isinstance(content, dict) else {}, split)
+        if len(set(names)) < len(names):
+            raise DatasetError(f"{split!r} lists a problem twice; download the file again")
+    return set(names)
+
+
+def problem_fields(problem: Mapping[str, Any]) -> dict[str, str]:
+    """What the official breakdown needs, and the texts around the question."""
+    choices, hint = texts(problem, "choices"), text(problem, "hint", default="")
+    if len(choices) > len(LETTERS):
+        raise DatasetError(f'"choices" must be at most {len(LETTERS)}, got {len(choices)}')
+    return {
+        "subject": one_of(text(problem, "subject"), SUBJECTS, what='"subject"'),
+        "grade": one_of(text(problem, "grade"), tuple(f"grade{n}" for n in range(1, 13)), what='"grade"'),
+        "has_hint": json.dumps(bool(hint)),
+        "has_image": json.dumps(problem.get("image") is not None),
+        "choices": json.dumps(choices, ensure_ascii=False),
+        "answer_index": str(whole_number(problem, "answer", below=len(choices))),
+        "hint": hint,
+    }
+
+
+def _captions(root: Path | str) -> dict[str, str]:
+    path = Path(root, CAPTIONS_FILE)
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    captions = content.get("captions") if isinstance(content, dict) else None
+    if not isinstance(captions, dict) or not all(isinstance(caption, str) for caption in captions.values()):
+        raise DatasetError(f'{path}: expected an object "captions" of captions by problem id, got {shown(captions)}')
+    return captions
+
+
+def _sample(name: str, problem: dict[str, Any], *, images: ImageFolder, caption: str, to_learn: bool) -> Sample:
+    fields = problem_fields(problem)
+    letter = LETTERS[int(fields["answer_index"])]
+    question = Turn("user", text(problem, "question"))
+    return Sample(
+        id=to_id(name),
+        image_ids=_image_ids(name, problem, images=images),
+        turns=(question, Turn("assistant", letter)) if to_learn else (question,),
+        task=fields["subject"],
+        answers=(letter,),
+        source=PROBLEMS_FILE,
+        fields=fields
+        | {field: text(problem, field, default="") for field in ("lecture", "solution")}
+        | {"caption": caption},
+    )
+
+
+def _image_ids(name: str, problem: dict[str, Any], *, images: ImageFolder) -> tuple[str, ...]:
+    if problem.get("image") is None:
+        return ()
+    folder = one_of(text(problem, "split"), _FOLDERS, what='"split"')
+    return (images.id(f"{folder}/{name}/{text(problem, 'image')}"),)
