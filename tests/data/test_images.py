@@ -18,8 +18,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from memvp_data import images
-from memvp_data.images import CLIP_MEAN, CLIP_STD, PREPROCESSING, ImageError, image_records, load_image, preprocess
+from memvp_data import images, preprocessing
+from memvp_data.images import PREPROCESSING, ImageError, image_records, load_image, preprocess
+from memvp_data.preprocessing import CLIP_MEAN, CLIP_STD
 
 
 def picture(width: int, height: int, *, mode: str = "RGB") -> Image.Image:
@@ -164,7 +165,7 @@ def test_padding_is_the_mean_colour_on_both_sides_of_the_image() -> None:
 
 def test_padding_a_long_image_does_not_build_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = preprocess(picture(300, 30), preprocessing="clip_336_pad")
-    monkeypatch.setattr(images, "MAX_PIXELS", 200 * 200)
+    monkeypatch.setattr(preprocessing, "MAX_PIXELS", 200 * 200)
     created = []
     new = Image.new
     monkeypatch.setattr(Image, "new", lambda mode, size, *rest: created.append(size) or new(mode, size, *rest))

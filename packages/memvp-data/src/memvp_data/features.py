@@ -1,20 +1,30 @@
 """Image features by image id: one safetensors member per image in a folder of feature shards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from memvp_data.manifest import Manifest, ShardError
-from memvp_data.reader import ShardReader
+from memvp_data.quarantine import Quarantine
+from memvp_data.reader import OnDamage, ShardReader, Verify
 
 SUFFIX = "safetensors"
 _NAME = "features"
 _CACHED_BYTES = 1 << 30
+_MAX_HEADER_BYTES = 64 << 10
+# As integers: the smallest pattern of exponent bits that is no finite number, for the four ways to store a float.
+_INFINITE = {
+    torch.float16: (np.int16, np.uint16, 0x7C00),
+    torch.bfloat16: (np.int16, np.uint16, 0x7F80),
+    torch.float32: (np.int32, np.uint32, 0x7F80_0000),
+    torch.float64: (np.int64, np.uint64, 0x7FF0_0000_0000_0000),
+}
 
 
 def feature_record(features: Tensor) -> bytes:
@@ -27,21 +37,42 @@ def feature_record(features: Tensor) -> bytes:
 
 
 def parse_features(data: bytes) -> Tensor:
-    """The features (g, c) of `feature_record`."""
+    """The features (g, c) of `feature_record`. Raises `ValueError` for any other bytes, and for NaN and infinity."""
     try:
+        if int.from_bytes(data[:8], "little") > _MAX_HEADER_BYTES:
+            raise ValueError(f"its header claims over {_MAX_HEADER_BYTES:,} bytes")
         features = load(data)[_NAME]
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"no safetensors record with a tensor {_NAME!r} ({error})") from None
-    if features.ndim != 2 or not features.is_floating_point():
-        raise ValueError(f"features are {features.dtype} {tuple(features.shape)}, expected floating point (g, c)")
+    if features.ndim != 2 or features.dtype not in _INFINITE or not features.numel():
+        kinds = ", ".join(str(dtype).removeprefix("torch.") for dtype in _INFINITE)
+        raise ValueError(f"features are {features.dtype} {tuple(features.shape)}, expected (g, c) in one of {kinds}")
+    if not _is_finite(features):
+        raise ValueError("features hold NaN or infinity")
     return features
+
+
+def pooled(features: Tensor, *, side: int) -> Tensor:
+    """The rows of a square grid of patches (n * n, c), averaged in blocks to (side * side, c), in float32 inside.
+
+    It trades detail for disk: 24 x 24 rows to 12 x 12 take a quarter. Rows that are no patches (CLS) must be off.
+    """
+    before = round(features.shape[0] ** 0.5)
+    if before**2 != features.shape[0] or side < 1 or before % side:
+        raise ValueError(
+            f"{features.shape[0]} rows must be a square grid whose side {side} divides; choose another side"
+        )
+    step = before // side
+    blocks = features.float().reshape(side, step, side, step, -1)
+    return blocks.mean(dim=(1, 3)).reshape(side * side, -1).to(features.dtype)
 
 
 class FeatureStore:
     """The features of a folder, all of one shape. Below 1 GiB all are read at the first use and kept."""
 
-    def __init__(self, folder: Path | str) -> None:
-        self._reader = ShardReader(folder)
+    def __init__(self, folder: Path | str, *, verify: Verify = "size", on_damage: OnDamage = "fail") -> None:
+        """Modes as of `ShardReader`: what is not hashed now is hashed when it is read."""
+        self._reader = ShardReader(folder, verify=verify, on_damage=on_damage)
         if not len(self._reader):
             raise ShardError(f"{folder} holds no features; extract features of at least one image into it")
         first = self._parsed(self._reader.keys()[0])
@@ -61,6 +92,11 @@ class FeatureStore:
         return self.manifest.meta
 
     @property
+    def quarantine(self) -> Quarantine | None:
+        """The account of what was left out, if damage is to be left out."""
+        return self._reader.quarantine
+
+    @property
     def feature_shape(self) -> tuple[int, int]:
         """(g, c): rows per image and their width."""
         return self._shape
@@ -73,31 +109,51 @@ class FeatureStore:
 
     def load(self, image_ids: Sequence[str], dtype: torch.dtype = torch.float32) -> Tensor:
         """(n, g, c): the features of these images in this order. Raises `ShardError` for an image that is not there."""
-        if not image_ids:
-            return torch.zeros(0, *self._shape, dtype=dtype)
         for image_id in image_ids:
             if image_id not in self._places:
                 raise ShardError(f"no features of image {image_id!r} in {self._reader.folder}; extract them for it")
-        if not self._is_small:
-            return torch.stack([self._checked(image_id).to(dtype) for image_id in image_ids])
+        if self._is_small and image_ids:
+            return self._all()[[self._places[image_id] for image_id in image_ids]].to(dtype)
+        found = torch.empty(len(image_ids), *self._shape, dtype=dtype)
+        for place, image_id in enumerate(image_ids):
+            found[place] = self._checked(self._parsed(image_id), image_id)
+        return found
+
+    def stream(self) -> Iterator[tuple[str, Tensor]]:
+        """(image id, features (g, c) as stored) of all images in the order of the shards, read forwards."""
+        for image_id, members in self._reader.stream():
+            yield image_id, self._checked(self._parse(members, image_id), image_id)
+
+    def _all(self) -> Tensor:
         if self._cache is None:
-            self._cache = torch.stack([self._checked(image_id) for image_id in self._places])
-        return self._cache[[self._places[image_id] for image_id in image_ids]].to(dtype)
+            cache = torch.empty(len(self), *self._shape, dtype=self._dtype)
+            for place, (_, features) in enumerate(self.stream()):
+                cache[place] = features
+            self._cache = cache
+        return self._cache
 
     def _parsed(self, image_id: str) -> Tensor:
+        return self._parse(self._reader.read(image_id), image_id)
+
+    def _parse(self, members: dict[str, bytes], image_id: str) -> Tensor:
         try:
-            return parse_features(self._reader.read(image_id).get(SUFFIX, b""))
-        except ShardError:
-            raise
+            return parse_features(members.get(SUFFIX, b""))
         except ValueError as error:
             raise ShardError(f"{self._where(image_id)}: {error}; extract the features again") from None
 
-    def _checked(self, image_id: str) -> Tensor:
-        features = self._parsed(image_id)
+    def _checked(self, features: Tensor, image_id: str) -> Tensor:
         if features.shape != self._shape or features.dtype != self._dtype:
             got, expected = (features.dtype, tuple(features.shape)), (self._dtype, self._shape)
             raise ShardError(f"{self._where(image_id)}: features are {got}, all others {expected}; extract them again")
         return features
 
     def _where(self, image_id: str) -> str:
-        return f"shard {self._reader.folder / self._reader.shard_of(image_id)}, key {image_id!r}"
+        return f"shard {self._reader.folder.where(self._reader.shard_of(image_id))}, key {image_id!r}"
+
+
+def _is_finite(features: Tensor) -> bool:
+    """Many times faster than looking at each number: as integers, infinity and NaN are the largest of their sign."""
+    signed, unsigned, infinity = _INFINITE[features.dtype]
+    bits = features.reshape(-1).view(getattr(torch, np.dtype(signed).name)).numpy()
+    minus_infinity = infinity + (1 << (8 * bits.itemsize - 1))
+    return bool(bits.max() < infinity and bits.view(unsigned).max() < minus_infinity)

@@ -1,30 +1,56 @@
-"""Random access into a folder of shards through its index. No byte is handed out before its hash is checked."""
+"""Random and ordered access to a folder of shards through its index. No byte is handed out before its hash is checked.
+
+The check is that of the member when it is read, or that of the whole shard if this reader has taken it and the file has
+not changed since.
+"""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, get_args
 
+from memvp_data.deduplication import same_of
+from memvp_data.index import IndexRow
 from memvp_data.manifest import Manifest, ShardError, read_index
-from memvp_data.shards import SUFFIXES, verify
+from memvp_data.quarantine import Quarantine, inspect
+from memvp_data.storage import Folder
+from memvp_data.trust import HashedShards
+from memvp_data.verification import find_faults
+
+Verify = Literal["size", "full", "background"]
+OnDamage = Literal["fail", "quarantine"]
+_ROWS_AT_ONCE = 2048
 
 
 class ShardReader:
     """The keys and members of a finished folder. Holds no open files, so it can be copied to other processes."""
 
-    def __init__(self, folder: Path | str, *, verify: Literal["size", "full"] = "size") -> None:
-        """`verify="full"` hashes every shard now; "size" checks manifest, index and lengths, and each member when read.
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        verify: Verify = "size",
+        on_damage: OnDamage = "fail",
+        shards: Path | str | None = None,
+    ) -> None:
+        """A folder by path or URL; `shards` is where its tars lie if not beside the manifest.
 
-        Raises `ShardError` with the first fault.
+        verify: "size" checks manifest, index, lengths and counts now, and each member when it is read; "full" hashes
+        every shard now; "background" does so in a thread while reading goes on, and a fault stops the next read.
+        on_damage: "fail" raises `ShardError` with the first fault; "quarantine" hashes everything now, leaves damaged
+        keys out, and `quarantine` has the account.
         """
-        self.folder = Path(folder)
+        _check_modes(verify, on_damage)
+        self.folder = Folder.at(folder)
         self.manifest = Manifest.load(self.folder)
-        _refuse_faults(self.folder, full=verify == "full")
-        self._columns = read_index(self.folder, manifest=self.manifest)
-        self._rows: dict[str, range] = {}
-        for number, key in enumerate(self._columns["key"].to_pylist()):
-            start = self._rows[key].start if key in self._rows else number
-            self._rows[key] = range(start, number + 1)
+        self._tars = Folder.at(shards) if shards is not None else self.folder
+        self._index = read_index(self.folder, manifest=self.manifest)
+        self._columns = [column.combine_chunks() for column in self._index.columns]
+        self._hashed = HashedShards(self._tars, manifest=self.manifest, index=self._index)
+        self.quarantine = self._check(verify=verify, on_damage=on_damage)
+        self._rows = dict(self._places())
 
     def keys(self) -> list[str]:
         """All keys in the order of the shards."""
@@ -39,37 +65,103 @@ class ShardReader:
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 
+    @cached_property
+    def same(self) -> dict[str, str]:
+        """Keys whose content is stored under another key, each with that key."""
+        return same_of((row.key, row.shard, row.offset) for row in self._all_rows())
+
     def shard_of(self, key: str) -> str:
         """File name of the shard that holds a key."""
-        return self._columns["shard"][self._rows_of(key).start].as_py()
+        return self._row(self._rows_of(key).start).shard
 
     def read(self, key: str) -> dict[str, bytes]:
         """The members of a key by suffix. Raises `ShardError` naming shard and key if one is not what was written."""
-        return dict(self._member(number, key=key) for number in self._rows_of(key))
+        self._hashed.raise_fault()
+        rows = [self._row(number) for number in self._rows_of(key)]
+        is_hashed = rows[0].shard in self._hashed
+        return {row.suffix: self._member(row, is_hashed=is_hashed) for row in rows}
+
+    def stream(self, shards: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """(key, members) of all shards or these, in their order: each is opened once and read forwards."""
+        rows = (row for row in self._all_rows() if row.key in self._rows and (shards is None or row.shard in shards))
+        for shard, in_shard in groupby(rows, key=lambda row: row.shard):
+            with self._opened(shard) as file:
+                for key, members in groupby(in_shard, key=lambda row: row.key):
+                    self._hashed.raise_fault()
+                    is_hashed = shard in self._hashed
+                    yield key, {row.suffix: self._next(file, row, is_hashed=is_hashed) for row in members}
+
+    def wait_until_verified(self) -> None:
+        """With `verify="background"`: until every shard is hashed. Raises `ShardError` at a fault."""
+        self._hashed.wait()
+
+    def _check(self, *, verify: Verify, on_damage: OnDamage) -> Quarantine | None:
+        if on_damage == "quarantine":
+            return inspect(self._tars, manifest=self.manifest, index=self._index)
+        for fault in find_faults(self._tars, manifest=self.manifest, index=self._index, full=False):
+            raise ShardError(fault.message)
+        for entry in self.manifest.shards if verify == "full" else ():
+            for message in self._hashed.hash(entry):
+                raise ShardError(message)
+        if verify == "background":
+            self._hashed.start()
+        return None
+
+    def _places(self) -> Iterator[tuple[str, range]]:
+        """Of every key that is served, the numbers of its rows in the index."""
+        left_out = {key for keys in self.quarantine.left_out.values() for key in keys} if self.quarantine else ()
+        number = 0
+        for key, rows in groupby(self._columns[0].to_pylist()):
+            start, number = number, number + len(list(rows))
+            if key not in left_out:
+                yield key, range(start, number)
 
     def _rows_of(self, key: str) -> range:
         if key not in self._rows:
             raise ShardError(f"there is no key {key!r} in {self.folder} ({len(self)} keys); write its shards with it")
         return self._rows[key]
 
-    def _member(self, number: int, *, key: str) -> tuple[str, bytes]:
-        shard, suffix, offset, size, sha256 = (column[number].as_py() for column in self._columns.columns[1:])
-        path = self.folder / shard
-        if suffix not in SUFFIXES:
-            raise ShardError(
-                f"shard {path}, key {key!r}: suffix {suffix!r} is not one of {', '.join(sorted(SUFFIXES))}"
-            )
+    def _row(self, number: int) -> IndexRow:
+        return IndexRow(*(column[number].as_py() for column in self._columns))
+
+    def _all_rows(self) -> Iterator[IndexRow]:
+        for batch in self._index.to_batches(max_chunksize=_ROWS_AT_ONCE):
+            yield from map(IndexRow, *(column.to_pylist() for column in batch.columns))
+
+    def _member(self, row: IndexRow, *, is_hashed: bool) -> bytes:
         try:
-            with path.open("rb") as file:
-                file.seek(offset)
-                data = file.read(size)
+            data = self._tars.read(row.shard, offset=row.offset, size=row.size)
         except OSError as error:
-            raise ShardError(f"shard {path} cannot be read at key {key!r} ({error}); write the shards again") from None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise ShardError(f"shard {path} is damaged at key {key!r} ({suffix}, byte {offset}); write it again")
-        return suffix, data
+            raise self._unreadable(row.shard, error) from None
+        return self._checked(data, row, is_hashed=is_hashed)
+
+    def _opened(self, shard: str) -> BinaryIO:
+        try:
+            return self._tars.open(shard)
+        except OSError as error:
+            raise self._unreadable(shard, error) from None
+
+    def _next(self, file: BinaryIO, row: IndexRow, *, is_hashed: bool) -> bytes:
+        try:
+            file.seek(row.offset)
+            data = file.read(row.size)
+        except OSError as error:
+            raise self._unreadable(row.shard, error) from None
+        return self._checked(data, row, is_hashed=is_hashed)
+
+    def _checked(self, data: bytes, row: IndexRow, *, is_hashed: bool) -> bytes:
+        if len(data) == row.size and (is_hashed or hashlib.sha256(data).hexdigest() == row.sha256):
+            return data
+        where, place = self._tars.where(row.shard), f"{row.suffix}, byte {row.offset}"
+        raise ShardError(f"shard {where} is damaged at key {row.key!r} ({place}); write it again")
+
+    def _unreadable(self, shard: str, error: OSError) -> ShardError:
+        return ShardError(f"shard {self._tars.where(shard)} cannot be read ({error}); write the shards again")
 
 
-def _refuse_faults(folder: Path, *, full: bool) -> None:
-    for fault in verify(folder, full=full):
-        raise ShardError(fault)
+def _check_modes(verify: str, on_damage: str) -> None:
+    for value, known in ((verify, get_args(Verify)), (on_damage, get_args(OnDamage))):
+        if value not in known:
+            raise ValueError(f"expected one of {', '.join(known)}, got {value!r}")
+    if on_damage == "quarantine" and verify == "background":
+        raise ValueError("quarantine must know all damage before the first read; use verify='full' or 'size' with it")

@@ -14,12 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from memvp_data.atomic import atomic_write
+from memvp_data.deduplication import distinct, with_same
+from memvp_data.index import SUFFIXES
 from memvp_data.manifest import (
-    INDEX_SCHEMA,
     MANIFEST_NAME,
     PART_SUFFIX,
     SHARD_NAME,
@@ -28,12 +25,15 @@ from memvp_data.manifest import (
     ShardEntry,
     ShardError,
     hash_file,
-    read_index,
     write_manifest,
 )
 from memvp_data.samples import ID_PATTERN
+from memvp_data.storage import Folder, split_place
+from memvp_data.tar_format import end_of, tar_info
+from memvp_data.verification import verify
 
 __all__ = [
+    "SUFFIXES",
     "IndexRow",
     "Manifest",
     "ShardEntry",
@@ -47,8 +47,8 @@ __all__ = [
 ]
 
 Record = tuple[str, dict[str, bytes]]
-# Nothing that a reader would have to unpickle.
-SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "safetensors", "json", "txt"})
+MAX_SHARD_SAMPLES = 1000
+MAX_SHARD_BYTES = 256 << 20
 
 
 def write_shard(path: Path | str, records: Iterable[Record]) -> tuple[ShardEntry, list[IndexRow]]:
@@ -57,16 +57,21 @@ def write_shard(path: Path | str, records: Iterable[Record]) -> tuple[ShardEntry
     Keys must come in ascending order, so that equal content gives equal bytes whoever collected it. Nothing of the
     final name exists until all is written and synced.
     """
-    path = Path(path)
-    if not SHARD_NAME.fullmatch(path.name):
-        raise ShardError(f"shard name {path.name!r} must look like 'images-00000.tar'")
-    with atomic_write(path) as file:
+    folder, name = split_place(path)
+    return write_shard_in(folder, name, records)
+
+
+def write_shard_in(folder: Folder, name: str, records: Iterable[Record]) -> tuple[ShardEntry, list[IndexRow]]:
+    """`write_shard` of a file of a folder."""
+    if not SHARD_NAME.fullmatch(name):
+        raise ShardError(f"shard name {name!r} must look like 'images-00000.tar'")
+    with folder.write(name) as file:
         hashing = _HashingFile(file)
-        # GNU format, as USTAR has no room for our longest keys. tarfile only ever calls write() and tell().
+        # tarfile only ever calls write() and tell().
         with tarfile.open(fileobj=hashing, mode="w", format=tarfile.GNU_FORMAT) as tar:  # type: ignore[call-overload]
-            rows = [row for record in _ascending(records) for row in _add(tar, record, shard=path.name)]
+            rows = [row for record in _ascending(records) for row in _add(tar, record, shard=name)]
         num_bytes = hashing.tell()
-    entry = ShardEntry(path.name, hashing.hash.hexdigest(), num_bytes, len({row.key for row in rows}))
+    entry = ShardEntry(name, hashing.hash.hexdigest(), num_bytes, len({row.key for row in rows}))
     return entry, rows
 
 
@@ -75,21 +80,52 @@ def write_shards(
     records: Iterable[Record],
     *,
     kind: str,
-    max_shard_samples: int = 1000,
-    max_shard_bytes: int = 256 << 20,
+    max_shard_samples: int = MAX_SHARD_SAMPLES,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
     meta: dict[str, Any] | None = None,
+    dedupe: bool = False,
 ) -> Manifest:
     """Write records (ascending keys) as `<kind>-00000.tar`, ... and commit them. About one shard is held in memory.
 
+    With `dedupe`, a record whose members equal those of an earlier one is not stored again: the index gives both keys
+    the same place, and a reader finds both.
+
     A manifest that is already there is taken away first: the folder counts as unfinished until the new one is written.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST_NAME).unlink(missing_ok=True)
-    groups = _grouped(_ascending(records), max_samples=max_shard_samples, max_bytes=max_shard_bytes)
-    parts = [write_shard(folder / f"{kind}-{number:05d}.tar", group) for number, group in enumerate(groups)]
-    rows = [row for _, shard_rows in parts for row in shard_rows]
-    return write_manifest(folder, kind=kind, shards=[entry for entry, _ in parts], rows=rows, meta=meta)
+    place, same = begin(folder), dict[str, str]()
+    kept = distinct(_ascending(records), same=same) if dedupe else _ascending(records)
+    sized = ((record, sum(map(len, record[1].values()))) for record in kept)
+    groups = grouped(sized, max_samples=max_shard_samples, max_bytes=max_shard_bytes)
+    parts = [write_shard_in(place, shard_name(kind, number), group) for number, group in enumerate(groups)]
+    rows = with_same([row for _, shard_rows in parts for row in shard_rows], same=same)
+    return write_manifest(place, kind=kind, shards=[entry for entry, _ in parts], rows=rows, meta=meta)
+
+
+def begin(folder: Path | str) -> Folder:
+    """The folder, made if need be, without a manifest: it is unfinished from now on."""
+    place = Folder.at(folder)
+    if place.local is not None:
+        place.local.mkdir(parents=True, exist_ok=True)
+    place.remove(MANIFEST_NAME)
+    return place
+
+
+def shard_name(kind: str, number: int) -> str:
+    """`images-00003.tar`."""
+    return f"{kind}-{number:05d}.tar"
+
+
+def grouped(items: Iterable[tuple[Any, int]], *, max_samples: int, max_bytes: int) -> Iterator[list[Any]]:
+    """What goes into each shard, in order, from (item, bytes of its members)."""
+    group, num_bytes = list[Any](), 0
+    for item, size in items:
+        if group and (len(group) == max_samples or num_bytes + size > max_bytes):
+            yield group
+            group, num_bytes = [], 0
+        group.append(item)
+        num_bytes += size
+    if group:
+        yield group
 
 
 def save_part(path: Path | str, *, entry: ShardEntry, rows: Sequence[IndexRow]) -> None:
@@ -97,37 +133,20 @@ def save_part(path: Path | str, *, entry: ShardEntry, rows: Sequence[IndexRow]) 
 
     `write_manifest` removes the note.
     """
-    with atomic_write(_part_path(path)) as file:
+    folder, name = split_place(path)
+    with folder.write(f"{name}{PART_SUFFIX}") as file:
         file.write(json.dumps({"entry": asdict(entry), "rows": rows}).encode())
 
 
 def load_part(path: Path | str) -> tuple[ShardEntry, list[IndexRow]] | None:
     """What `save_part` noted for this shard, or None unless note and shard are there and the shard has its hash."""
+    folder, name = split_place(path)
     try:
-        content = json.loads(_part_path(path).read_bytes())
+        content = json.loads(folder.read(f"{name}{PART_SUFFIX}"))
         entry, rows = ShardEntry(**content["entry"]), [IndexRow(*row) for row in content["rows"]]
-        return (entry, rows) if hash_file(Path(path)) == entry.sha256 else None
+        return (entry, rows) if hash_file(path) == entry.sha256 else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def verify(folder: Path | str, *, full: bool = True) -> list[str]:
-    """One line per fault of a folder of shards, [] if it is sound. `full` hashes every byte, else lengths only."""
-    folder = Path(folder)
-    try:
-        manifest = Manifest.load(folder)
-    except ShardError as error:
-        return [str(error)]
-    faults, index = list[str](), INDEX_SCHEMA.empty_table()
-    try:
-        index = read_index(folder, manifest=manifest)
-    except ShardError as error:
-        faults.append(str(error))
-    for entry in manifest.shards:
-        faults.extend(_shard_faults(folder / entry.name, entry=entry, index=index, full=full))
-    listed = {entry.name for entry in manifest.shards}
-    extra = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
-    return faults + [f"shard {folder / name} is not in {MANIFEST_NAME}; take it out of the folder" for name in extra]
 
 
 class _HashingFile(io.RawIOBase):
@@ -152,11 +171,9 @@ def _add(tar: tarfile.TarFile, record: Record, *, shard: str) -> Iterator[IndexR
     for suffix, data in sorted(members.items()):
         if suffix not in SUFFIXES:
             raise ShardError(f"key {key!r}: suffix {suffix!r} is not one of {', '.join(sorted(SUFFIXES))}")
-        info = tarfile.TarInfo(f"{key}.{suffix}")
-        info.size, info.mode = len(data), 0o644  # owner and time stay 0: they would change the bytes
-        tar.addfile(info, io.BytesIO(data))
-        padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        yield IndexRow(key, shard, suffix, tar.offset - padded, len(data), hashlib.sha256(data).hexdigest())
+        tar.addfile(tar_info(f"{key}.{suffix}", size=len(data)), io.BytesIO(data))
+        offset = tar.offset - end_of(len(data))
+        yield IndexRow(key, shard, suffix, offset, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _ascending(records: Iterable[Record]) -> Iterator[Record]:
@@ -168,40 +185,3 @@ def _ascending(records: Iterable[Record]) -> Iterator[Record]:
             raise ShardError(f"key {key!r} comes after {previous!r}; pass each key once, in ascending order")
         previous = key
         yield key, members
-
-
-def _grouped(records: Iterator[Record], *, max_samples: int, max_bytes: int) -> Iterator[list[Record]]:
-    group, num_bytes = list[Record](), 0
-    for key, members in records:
-        size = sum(map(len, members.values()))
-        if group and (len(group) == max_samples or num_bytes + size > max_bytes):
-            yield group
-            group, num_bytes = [], 0
-        group.append((key, members))
-        num_bytes += size
-    if group:
-        yield group
-
-
-def _part_path(path: Path | str) -> Path:
-    return Path(f"{path}{PART_SUFFIX}")
-
-
-def _shard_faults(path: Path, *, entry: ShardEntry, index: pa.Table, full: bool) -> list[str]:
-    if not path.is_file():
-        return [f"shard {path} is missing; write the shards again"]
-    num_bytes = path.stat().st_size
-    if num_bytes != entry.num_bytes:
-        return [f"shard {path} has {num_bytes} bytes instead of {entry.num_bytes}; write it again"]
-    if not full or hash_file(path) == entry.sha256:
-        return []
-    rows = [IndexRow(**row) for row in index.filter(pc.field("shard") == entry.name).to_pylist()]
-    with path.open("rb") as file:
-        damaged = [row for row in rows if not _is_sound(file, row=row)]
-    lines = [f"shard {path} is damaged at key {row.key!r} ({row.suffix}, byte {row.offset})" for row in damaged]
-    return [f"{line}; write it again" for line in lines or [f"shard {path} is damaged between its members"]]
-
-
-def _is_sound(file: BinaryIO, *, row: IndexRow) -> bool:
-    file.seek(row.offset)
-    return hashlib.sha256(file.read(row.size)).hexdigest() == row.sha256

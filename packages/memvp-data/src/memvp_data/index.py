@@ -1,0 +1,122 @@
+"""The index of a folder of shards, `index.parquet`: key to shard, offset, size and hash of every member.
+
+An index comes from outside like the shards do: it is checked against its manifest before anything is read by it.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from memvp_data.samples import ID_PATTERN
+from memvp_data.storage import Folder, ShardError
+
+if TYPE_CHECKING:
+    from memvp_data.manifest import ShardEntry
+
+INDEX_NAME = "index.parquet"
+# Nothing that a reader would have to unpickle.
+SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "safetensors", "json", "txt"})
+MAX_MEMBER_BYTES = 1 << 30
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("suffix", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+)
+
+
+class IndexRow(NamedTuple):
+    """Where one member lies. `offset` is that of its first payload byte in the shard."""
+
+    key: str
+    shard: str
+    suffix: str
+    offset: int
+    size: int
+    sha256: str
+
+
+def write_index(folder: Folder, rows: Sequence[IndexRow]) -> str:
+    """Write the index and return its hash."""
+    columns = zip(*rows, strict=True) if rows else ([] for _ in INDEX_SCHEMA.names)
+    arrays = [pa.array(list(column), type=kind.type) for column, kind in zip(columns, INDEX_SCHEMA, strict=True)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA), sink, compression="zstd")
+    data = sink.getvalue()
+    with folder.write(INDEX_NAME) as file:
+        file.write(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_index(folder: Folder, *, sha256: str, shards: Sequence["ShardEntry"]) -> pa.Table:
+    """The index of a folder, columns of `INDEX_SCHEMA`. Raises `ShardError` if it is not what its manifest says."""
+    where = folder.where(INDEX_NAME)
+    try:
+        data = folder.read(INDEX_NAME)
+    except FileNotFoundError:
+        raise ShardError(f"{where} is missing; write the shards again") from None
+    except OSError as error:
+        raise ShardError(f"{where} cannot be read ({error}); write the shards again") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ShardError(f"{where} is damaged: its hash is not the manifest's; write the shards again")
+    try:
+        table = pq.read_table(pa.BufferReader(data), schema=INDEX_SCHEMA, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardError(f"{where} is no index of shards ({error}); write the shards again") from None
+    _check_places(table, shards=shards, where=where)
+    return table
+
+
+def check_rows(shards: Sequence["ShardEntry"], *, rows: Iterable[IndexRow]) -> None:
+    """Raise `ShardError` unless rows name every key once and agree with the shards' numbers of samples."""
+    shard_of_key, seen, rows = dict[str, str](), set[tuple[str, str]](), list(rows)
+    for row in rows:
+        if shard_of_key.setdefault(row.key, row.shard) != row.shard or (row.key, row.suffix) in seen:
+            raise ShardError(f"key {row.key!r} is in {shard_of_key[row.key]} and again in {row.shard}; use a key once")
+        seen.add((row.key, row.suffix))
+    _check_counts(shards, places=((row.key, row.shard, row.offset) for row in rows))
+
+
+def _check_counts(shards: Sequence["ShardEntry"], *, places: Iterable[tuple[str, str, int]]) -> None:
+    """Samples per shard as the index has them: keys that share their bytes (see deduplication.py) count once."""
+    first = dict[tuple[str, str], int]()
+    for key, name, offset in places:
+        first[name, key] = min(offset, first.get((name, key), offset))
+    counts = Counter(name for name, _ in {(name, offset) for (name, _), offset in first.items()})
+    expected = {shard.name: shard.num_samples for shard in shards if shard.num_samples}
+    if counts != expected:
+        raise ShardError(
+            f"the index has samples per shard {dict(counts)}, the shards have {expected}; write them again"
+        )
+
+
+def _check_places(table: pa.Table, *, shards: Sequence["ShardEntry"], where: str) -> None:
+    """Every row lies inside a listed shard, under a key and suffix that may be; rows of a key follow each other."""
+    lengths = {shard.name: shard.num_bytes for shard in shards}
+    keys, names, suffixes, offsets, sizes, _ = (column.to_pylist() for column in table.columns)
+    rows = zip(keys, names, suffixes, offsets, sizes, strict=True)
+    for key, name, suffix, offset, size in rows:
+        sound = (
+            suffix in SUFFIXES
+            and isinstance(key, str)
+            and ID_PATTERN.fullmatch(key)
+            and offset is not None
+            and size is not None
+            and 0 <= offset <= offset + size <= lengths.get(name, -1)
+            and size <= MAX_MEMBER_BYTES
+        )
+        if not sound:
+            row = f"{key!r}, {name!r}, {suffix!r}, {offset}, {size}"
+            raise ShardError(f"{where} has a row that no sound shard has ({row}); write the shards again")
+    if len(set(keys)) != sum(1 for _ in groupby(keys)):
+        raise ShardError(f"{where} has rows of one key apart from each other; write the shards again")
+    _check_counts(shards, places=zip(keys, names, offsets, strict=True))
