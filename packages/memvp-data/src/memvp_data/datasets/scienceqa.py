@@ -4,18 +4,19 @@ Source: github.com/lupantech/ScienceQA (problems.json, pid_splits.json, captions
 BY-NC-SA 4.0. Counts: 12,726 problems train (6,218 with image), 4,241 val (2,097), 4,241 test (2,017); minitrain
 1,272, minival and minitest 424 each; trainval is train and val.
 
-The answer is a letter; the user's turn is the bare question. Fields: subject, grade, has_hint, has_image, choices
-(JSON list), answer_index, and what a template may want: hint, lecture, solution, caption (of captions.json, if it is
-there).
+The answer is a letter, in training the assistant's turn is "The answer is B."; the user's turn is the bare question.
+Fields: subject, grade, has_hint, has_image, choices (JSON list), answer_index, and what a template may want: question,
+hint, lecture, solution, caption.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.json_files import DatasetError, read_json, read_json_members
-from memvp_data.datasets.records import ImageFolder, one_of, placed, shown, text, texts, whole_number
+from memvp_data.datasets.records import ImageFolder, checked_text, one_of, placed, shown, text, texts, whole_number
 from memvp_data.samples import Sample, Turn, to_id
 
 PROBLEMS_FILE, SPLITS_FILE, CAPTIONS_FILE = "problems.json", "pid_splits.json", "captions.json"
@@ -25,23 +26,27 @@ SUBJECTS = ("natural science", "social science", "language science")
 _FOLDERS = ("train", "val", "test")
 
 
-def read_scienceqa(root: Path | str, *, split: str, check_images: bool = True) -> Iterator[Sample]:
-    """Stream a split in the order of problems.json. Splits with "train" in their name hold the answer's turn."""
+def read_scienceqa(
+    root: Path | str, *, split: str, check_images: bool = True, captions: bool | None = None
+) -> Iterator[Sample]:
+    """Stream a split in the order of problems.json. Splits with "train" in their name hold the answer's turn.
+
+    `captions` gives samples with an image the field caption, of captions.json; None does so in splits without answer's
+    turn only, as the released code (and LaVIN's) does.
+    """
     one_of(split, SPLITS, what="split")
-    path, wanted, captions = Path(root, PROBLEMS_FILE), problem_ids(root, split=split), _captions(root)
+    path, wanted, to_learn = Path(root, PROBLEMS_FILE), problem_ids(root, split=split), "train" in split
+    described = _captions(root) if captions or (captions is None and not to_learn) else {}
     images = ImageFolder(Path(root, "images") if check_images else None)
     for name, problem in read_json_members(path):
         if name in wanted:
             wanted.remove(name)
             with placed(f"{path.name}, problem {shown(name)}"):
-                sample = _sample(
-                    name, problem, images=images, caption=captions.get(name, ""), to_learn="train" in split
-                )
-            yield sample
+                sample = _sample(name, problem, images=images, to_learn=to_learn)
+            yield replace(sample, fields={**sample.fields, "caption": described[name]}) if name in described else sample
     for name in wanted:
-        raise DatasetError(
-            f"{SPLITS_FILE} has problem {shown(name)} in {split}, {path.name} does not; take files of one release"
-        )
+        where = f"{SPLITS_FILE} has problem {shown(name)} in {split}"
+        raise DatasetError(f"{where}, {path.name} does not; take files of one release")
 
 
 def problem_ids(root: Path | str, *, split: str) -> set[str]:
@@ -74,28 +79,28 @@ def problem_fields(problem: Mapping[str, Any]) -> dict[str, str]:
 def _captions(root: Path | str) -> dict[str, str]:
     path = Path(root, CAPTIONS_FILE)
     if not path.is_file():
-        return {}
+        raise DatasetError(f"{path} does not exist; download it there or read with captions=False")
     content = read_json(path)
     captions = content.get("captions") if isinstance(content, dict) else None
-    if not isinstance(captions, dict) or not all(isinstance(caption, str) for caption in captions.values()):
+    if not isinstance(captions, dict):
         raise DatasetError(f'{path}: expected an object "captions" of captions by problem id, got {shown(captions)}')
-    return captions
+    with placed(path.name):
+        return {name: checked_text(caption, what="each caption") for name, caption in captions.items()}
 
 
-def _sample(name: str, problem: dict[str, Any], *, images: ImageFolder, caption: str, to_learn: bool) -> Sample:
-    fields = problem_fields(problem)
+def _sample(name: str, problem: dict[str, Any], *, images: ImageFolder, to_learn: bool) -> Sample:
+    fields, asked = problem_fields(problem), text(problem, "question")
     letter = LETTERS[int(fields["answer_index"])]
-    question = Turn("user", text(problem, "question"))
+    around = {field: text(problem, field, default="") for field in ("lecture", "solution")}
+    answer = [Turn("assistant", f"The answer is {letter}.")] if to_learn else []
     return Sample(
         id=to_id(name),
         image_ids=_image_ids(name, problem, images=images),
-        turns=(question, Turn("assistant", letter)) if to_learn else (question,),
+        turns=(Turn("user", asked), *answer),
         task=fields["subject"],
         answers=(letter,),
         source=PROBLEMS_FILE,
-        fields=fields
-        | {field: text(problem, field, default="") for field in ("lecture", "solution")}
-        | {"caption": caption},
+        fields={**fields, **around, "question": asked},
     )
 
 

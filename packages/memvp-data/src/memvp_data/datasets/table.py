@@ -68,7 +68,8 @@ def _video_splits(layout: video.Layout, counts: tuple[int, int, int]) -> dict[st
 
 
 _BOTH = ("train2014", "val2014")
-_SCIENCEQA_FILES = (scienceqa.PROBLEMS_FILE, scienceqa.SPLITS_FILE)
+_PROBLEMS = (scienceqa.PROBLEMS_FILE, scienceqa.SPLITS_FILE)
+_DESCRIBED = (*_PROBLEMS, scienceqa.CAPTIONS_FILE)
 _MIX_FOLDERS = {
     "coco/train2017": 364_100,
     "vg": 86_417,
@@ -115,16 +116,16 @@ DATASETS: dict[str, Dataset] = {
     "scienceqa": Dataset(
         scienceqa.read_scienceqa,
         {
-            "train": Split(_SCIENCEQA_FILES, (12_726,), 6_218),
-            "val": Split(_SCIENCEQA_FILES, (4_241,), 2_097),
-            "test": Split(_SCIENCEQA_FILES, (4_241,), 2_017),
-            "trainval": Split(_SCIENCEQA_FILES, (16_967,), 8_315),
-            "minitrain": Split(_SCIENCEQA_FILES, (1_272,)),
-            "minival": Split(_SCIENCEQA_FILES, (424,)),
-            "minitest": Split(_SCIENCEQA_FILES, (424,)),
+            "train": Split(_PROBLEMS, (12_726,), 6_218),
+            "val": Split(_DESCRIBED, (4_241,), 2_097),
+            "test": Split(_DESCRIBED, (4_241,), 2_017),
+            "trainval": Split(_PROBLEMS, (16_967,), 8_315),
+            "minitrain": Split(_PROBLEMS, (1_272,)),
+            "minival": Split(_DESCRIBED, (424,)),
+            "minitest": Split(_DESCRIBED, (424,)),
         },
     ),
-    "sqa_i": Dataset(sqa_i.read_sqa_i, {"test": Split((sqa_i.QUESTIONS_FILE, *_SCIENCEQA_FILES), (4_241,), 2_017)}),
+    "sqa_i": Dataset(sqa_i.read_sqa_i, {"test": Split((sqa_i.QUESTIONS_FILE, *_PROBLEMS), (4_241,), 2_017)}),
     "lcs_558k": Dataset(
         _llava_file("blip_laion_cc_sbu_558k.json", images="images"),
         {"train": Split(("blip_laion_cc_sbu_558k.json",), (558_128,))},
