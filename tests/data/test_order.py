@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.order import global_batch, sample_order
+from memvp_data.order import (
+    SORTED_UP_TO,
+    global_batch,
+    global_positions,
+    looked_up,
+    sample_order,
+    samples_at,
+    uniform_draws,
+)
 
 SEEDS = st.integers(0, 2**63)
 SIZES = st.integers(1, 60)
@@ -58,6 +66,67 @@ def test_the_stream_does_not_depend_on_the_batch_size(seed, num_samples, size, f
 def test_the_order_of_a_release_never_changes() -> None:
     # Written out by `sample_order(seed=7, epoch=2, num_samples=10)` of version 0.1: checkpoints resume by it.
     assert sample_order(seed=7, epoch=2, num_samples=10).tolist() == [6, 8, 3, 5, 1, 9, 4, 2, 0, 7]
+
+
+def test_the_looked_up_order_of_a_release_never_changes() -> None:
+    # By `looked_up` of version 0.1, which orders more than a million samples.
+    order = looked_up(np.arange(10), seed=7, epoch=2, num_samples=10)
+    assert order.tolist() == [0, 7, 3, 2, 6, 8, 1, 4, 9, 5]
+    assert sample_order(seed=7, epoch=2, num_samples=SORTED_UP_TO + 5)[:4].tolist() == [373651, 865273, 178641, 564995]
+
+
+@given(seed=SEEDS, epoch=st.integers(0, 1000), num_samples=st.integers(1, 300))
+def test_a_looked_up_epoch_is_a_permutation_read_at_any_place(seed: int, epoch: int, num_samples: int) -> None:
+    whole = looked_up(np.arange(num_samples), seed=seed, epoch=epoch, num_samples=num_samples)
+    assert sorted(whole.tolist()) == list(range(num_samples))
+    places = np.array([num_samples - 1, 0, num_samples // 2])
+    assert looked_up(places, seed=seed, epoch=epoch, num_samples=num_samples).tolist() == whole[places].tolist()
+
+
+@pytest.mark.parametrize("num_samples", [1000, SORTED_UP_TO + 3])
+def test_some_places_or_all_and_a_batch_over_the_end(num_samples: int) -> None:
+    orders = [sample_order(seed=1, epoch=epoch, num_samples=num_samples) for epoch in (0, 1)]
+    places = np.array([5, 0, num_samples - 1])
+    assert samples_at(places, seed=1, epoch=1, num_samples=num_samples).tolist() == orders[1][places].tolist()
+    assert len(np.unique(orders[0])) == num_samples
+    step = num_samples // 64
+    batch = global_batch(seed=1, step=step, batch_size=64, num_samples=num_samples)
+    positions = global_positions(step=step, batch_size=64, num_samples=num_samples)
+    assert batch.tolist() == [int(orders[at // num_samples][at % num_samples]) for at in positions]
+
+
+@pytest.mark.parametrize("num_samples", [20_000, SORTED_UP_TO + 1])
+def test_neighbours_come_from_unrelated_shards(num_samples: int) -> None:
+    """The correlation of the shards of neighbours, as a random permutation has it: 0 +- 1 / sqrt(number of pairs)."""
+    order = sample_order(seed=5, epoch=0, num_samples=num_samples)
+    shards = order * 100 // num_samples
+    correlation = np.corrcoef(shards[:-1], shards[1:])[0, 1]
+    full = np.random.default_rng(0).permutation(num_samples) * 100 // num_samples
+    reference = np.corrcoef(full[:-1], full[1:])[0, 1]
+    print(f"{num_samples} samples: correlation {correlation:+.5f}, of a full shuffle {reference:+.5f}")
+    assert abs(correlation) < 4 / num_samples**0.5
+    assert abs(np.mean(shards[:-1] == shards[1:]) - 0.01) < 4 * (0.01 / num_samples) ** 0.5
+    # No place of the epoch prefers a part of the data: 10 x 10 cells, each a Poisson count.
+    cells = np.histogram2d(np.arange(num_samples), order, bins=10)[0]
+    assert np.abs(cells / (num_samples / 100) - 1).max() < 5 / (num_samples / 100) ** 0.5
+
+
+def test_draws_are_uniform_and_unrelated_to_the_order() -> None:
+    samples = np.arange(20_000)
+    draws = uniform_draws(samples, seed=3, epochs=0)
+    assert draws.min() >= 0
+    assert draws.max() < 1
+    assert np.abs(np.histogram(draws, bins=20, range=(0, 1))[0] / 1000 - 1).max() < 0.16  # 5 standard deviations
+    others = [
+        uniform_draws(samples, seed=3, epochs=1),
+        uniform_draws(samples, seed=4),
+        uniform_draws(samples + 1, seed=3),
+        sample_order(seed=3, epoch=0, num_samples=20_000),
+    ]
+    assert all(abs(np.corrcoef(draws, other)[0, 1]) < 0.03 for other in others)
+    epochs = np.array([0, 5])
+    apart = [uniform_draws(np.array([7]), seed=3, epochs=int(epoch))[0] for epoch in epochs]
+    assert uniform_draws(np.array([7, 7]), seed=3, epochs=epochs).tolist() == apart
 
 
 def test_epochs_and_seeds_differ_and_look_shuffled() -> None:

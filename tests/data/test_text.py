@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memvp_data.samples import Sample, Turn
-from memvp_data.text import TEMPLATES, Encoded, encode_prompt, encode_sample
+from memvp_data.text import Encoded, encode_answers, encode_prompt, encode_sample
 
 WORDS = "USER ASSISTANT what colour is it red blue a dog car".split()
 PHRASES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
@@ -146,6 +146,8 @@ def test_a_cut_takes_the_end_and_never_moves_a_label(character_tokenizer, rounds
     whole = encoded(sample, character_tokenizer, template)
     cut = encode_sample(sample, tokenizer=character_tokenizer, template=template, max_length=max_length)
     if any(label != -100 for label in whole.labels[:max_length]):
+        assert cut is not None
+        assert cut.num_cut_labels == whole.num_labels - cut.num_labels
         assert cut == Encoded("s", whole.input_ids[:max_length], whole.labels[:max_length], None)
     else:
         assert cut is None
@@ -174,7 +176,7 @@ def test_the_first_token_is_never_learnt_without_a_bos(character_tokenizer) -> N
         (Sample("s", (), (Turn("user", "a"), Turn("user", "b"))), "toyworld", r"got \['user', 'user'\]"),
         (conversation("a", "b", "c", "d"), "plain", "4 turns, template 'plain' holds a caption only"),
         (conversation("a", "b", image_ids=("x", "y")), "toyworld", "2 images; one image per sample"),
-        (conversation("a", "b"), "vicuna", "unknown template 'vicuna'; known: plain, vicuna_v1, toyworld"),
+        (conversation("a", "b"), "vicuna", "unknown template 'vicuna'; known: plain, vicuna_v1, toyworld, released"),
     ],
 )
 def test_what_a_template_cannot_hold_is_named(word_tokenizer, sample: Sample, template: str, message: str) -> None:
@@ -182,7 +184,42 @@ def test_what_a_template_cannot_hold_is_named(word_tokenizer, sample: Sample, te
         encode_sample(sample, tokenizer=word_tokenizer, template=template, max_length=10)
 
 
-def test_templates_hold_their_text_once() -> None:
-    for name, template in TEMPLATES.items():
-        assert template.assistant.count("{text}") == 1, name
-        assert template.user.count("{text}") == (name != "plain"), name
+def test_labels_that_are_cut_off_are_counted(character_tokenizer) -> None:
+    sample = conversation("ab", "cde")
+    length = len(encoded(sample, character_tokenizer, "toyworld").input_ids)
+    counts = [encoded(sample, character_tokenizer, "toyworld", length - cut).num_cut_labels for cut in range(5)]
+    assert counts == [0, 1, 2, 3, 4]  # the EOS first, then "e", "d", "c"; " " is all that is left
+
+
+def test_a_cue_is_what_training_saw_there(character_tokenizer, merging_tokenizer) -> None:
+    sample = conversation("Pick one: T", "The answer is B.")
+    for tokenizer in (character_tokenizer, merging_tokenizer):
+        for template in ("released", "paper_table6", "vicuna_v1"):
+            whole = encoded(sample, tokenizer, template).input_ids
+            prompt = encode_prompt(sample, tokenizer=tokenizer, template=template, cue="The answer is")
+            assert whole[: len(prompt)] == prompt
+            assert spelled(whole[len(prompt) :], tokenizer) == " B.</s>"
+
+
+def test_weighted_answers_are_encoded_one_by_one(character_tokenizer) -> None:
+    turns = conversation("What?", "shoes").turns
+    sample = Sample("s", ("i",), turns, answers=("shoes", "boots", "hat"), answer_weights=(1.0, 0.3, 0.0))
+    settings = {"tokenizer": character_tokenizer, "template": "vicuna_v1", "max_length": LONG}
+    found = encode_answers(sample, **settings)
+    assert [one.weight for one in found] == [1.0, 0.3]
+    for one, answer in zip(found, ("shoes", "boots"), strict=True):
+        expected = encoded(conversation("What?", answer, image_ids=("i",)), character_tokenizer, "vicuna_v1")
+        assert (one.input_ids, one.labels, one.image_id) == (expected.input_ids, expected.labels, "i")
+    # An open question is answered the same way; without weights there is one answer, the conversation's.
+    assert encode_answers(Sample("s", ("i",), turns[:1], "", sample.answers, "", (1.0, 0.3, 0.0)), **settings) == found
+    assert encode_answers(conversation("What?", "shoes"), **settings) == (
+        encode_sample(conversation("What?", "shoes"), **settings),
+    )
+    assert encode_answers(sample, **{**settings, "max_length": 3}) == ()
+
+
+def test_answers_without_any_score_are_empty_and_count_nothing(character_tokenizer) -> None:
+    sample = Sample("s", (), conversation("What?").turns, answers=("a", "b"), answer_weights=(0.0, 0.0))
+    (one,) = encode_answers(sample, tokenizer=character_tokenizer, template="toyworld", max_length=LONG)
+    assert one.weight == 0
+    assert spelled(learnt(one)[0], character_tokenizer) == " </s>"

@@ -1,39 +1,35 @@
 """Batches of a training step: tokens padded to the right, each image's features once, and an index from row to image.
 
-A step is a pure function of its number. Every rank works out the whole global batch, sorts it by length (less padding)
+A step is a pure function of its number. Every rank works out the whole global batch, plans how it is cut (planning.py)
 and takes its share, so the samples of a step are the same for any number of ranks and resuming needs no state at all.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from memvp_data.features import FeatureStore
-from memvp_data.order import global_batch
-from memvp_data.text import IGNORED, Encoded
+from memvp_data.batch import Batch as Batch
+from memvp_data.batch import Segment, collate
+from memvp_data.batch import padded as padded
+from memvp_data.grouping import GroupedOrder
+from memvp_data.order import global_batch, global_positions
+from memvp_data.planning import Row, micro_batches, packed_rows, rows_by_image, shared_out, strided
+from memvp_data.resume import LoaderState
+from memvp_data.sample_rows import SampleRows, rows_of
+from memvp_data.text import Encoded
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One micro-batch of B samples and T tokens, on the CPU."""
+class Features(Protocol):
+    """Image features by image id; `memvp_data.features.FeatureStore` is one."""
 
-    input_ids: Tensor
-    """(B, T) int64, padded on the right."""
-    attention_mask: Tensor
-    """(B, T) int64: 1 for tokens, 0 for padding."""
-    labels: Tensor
-    """(B, T) int64, -100 where nothing is learnt; not shifted."""
-    visual_features: Tensor
-    """(I, g, c) float32 of the I different images; (0, g, c) if there are none."""
-    image_index: Tensor
-    """(B,) int64: entry of `visual_features`, -1 = no image."""
-    num_global_labels: int
-    """Label tokens of the whole global batch, over all ranks and micro-batches: the divisor of the summed loss."""
-    sample_ids: tuple[str, ...]
-    """The B sample ids."""
+    @property
+    def feature_shape(self) -> tuple[int, int]: ...
+    def __contains__(self, image_id: object, /) -> bool: ...
+    def load(self, image_ids: Sequence[str], /) -> Tensor: ...
 
 
 class TrainingBatches:
@@ -41,8 +37,8 @@ class TrainingBatches:
 
     def __init__(
         self,
-        encoded: Sequence[Encoded],
-        features: FeatureStore | None,
+        encoded: Sequence[Encoded] | SampleRows,
+        features: Features | None,
         *,
         seed: int,
         global_batch_size: int,
@@ -51,64 +47,101 @@ class TrainingBatches:
         world_size: int,
         pad_token_id: int,
         feature_shape: tuple[int, int],
+        questions_per_image: int = 0,
+        token_budget: int | None = None,
+        packed_tokens: int | None = None,
+        mean_over: Literal["tokens", "samples"] = "tokens",
     ) -> None:
         """`features` may be None for text only; `feature_shape` (g, c) is then the shape of the zero images.
 
-        Raises `ValueError` before any step if sizes do not divide or an image has no features.
+        A micro-batch has `micro_batch_size` rows. A `token_budget` allows fewer: rows x longest row must not exceed it.
+        With `packed_tokens` a row holds several samples, up to that many tokens. Both give micro-batches of different
+        sizes, still equally many on every rank. `questions_per_image` above 0 keeps that many questions of an image
+        together. `mean_over` "samples" weights every sample alike, however long its answer.
+
+        Raises `ValueError` before any step if sizes do not fit or an image has no features.
         """
         _check_sizes(global_batch_size, micro_batch_size=micro_batch_size, rank=rank, world_size=world_size)
-        _check_images(encoded, features=features, feature_shape=feature_shape)
-        self.encoded, self.features, self.feature_shape = encoded, features, feature_shape
+        if not len(encoded):
+            raise ValueError("there are no samples to train on; check the data file and max_length")
+        self.rows = rows_of(encoded)
+        _check_tokens(self.rows, token_budget=token_budget, packed_tokens=packed_tokens)
+        _check_images(self.rows, features=features, feature_shape=feature_shape)
+        self.features, self.feature_shape, self.pad_token_id = features, feature_shape, pad_token_id
         self.seed, self.global_batch_size, self.micro_batch_size = seed, global_batch_size, micro_batch_size
-        self.rank, self.world_size, self.pad_token_id = rank, world_size, pad_token_id
-        self._lengths = np.array([len(sample.input_ids) for sample in encoded])
-        self._num_labels = np.array([sample.num_labels for sample in encoded])
+        self.rank, self.world_size = rank, world_size
+        self.token_budget, self.packed_tokens, self.mean_over = token_budget, packed_tokens, mean_over
+        self.questions_per_image = questions_per_image
+        self._grouped = (
+            GroupedOrder(self.rows.image_numbers, seed=seed, run_length=questions_per_image)
+            if questions_per_image
+            else None
+        )
 
     @property
     def num_micro_batches(self) -> int:
-        """Micro-batches of a step on each rank."""
+        """Micro-batches of a step on each rank, without token budget and packing; with them every step has its own."""
         return -(-self.global_batch_size // (self.world_size * self.micro_batch_size))
 
-    def at(self, step: int) -> list[Batch]:
-        """This rank's micro-batches of global step `step` (from 0); equally many, equally large on every rank."""
-        chosen = global_batch(
-            seed=self.seed, step=step, batch_size=self.global_batch_size, num_samples=len(self.encoded)
-        )
-        num_labels = int(self._num_labels[chosen].sum())
-        own = chosen[np.argsort(self._lengths[chosen], kind="stable")][self.rank :: self.world_size]
-        starts = range(0, len(own), self.micro_batch_size)
-        pieces = [[self.encoded[place] for place in own[start : start + self.micro_batch_size]] for start in starts]
-        return [self._collate(piece, num_global_labels=num_labels) for piece in pieces]
+    def state(self, step: int) -> LoaderState:
+        """The place before `step`, for a checkpoint; the same on every rank."""
+        order = f"by image, {self.questions_per_image}" if self.questions_per_image else "shuffled"
+        return LoaderState(step, self.seed, self.global_batch_size, len(self.rows), order, self.rows.digest)
 
-    def _collate(self, samples: Sequence[Encoded], *, num_global_labels: int) -> Batch:
-        image_ids = [sample.image_id for sample in samples]
-        unique = dict.fromkeys(name for name in image_ids if name is not None)
-        images = {name: place for place, name in enumerate(unique)}
-        index = [-1 if name is None else images[name] for name in image_ids]
-        input_ids = padded([sample.input_ids for sample in samples], value=self.pad_token_id)
-        ones = [(1,) * len(sample.input_ids) for sample in samples]
-        return Batch(
-            input_ids=input_ids,
-            attention_mask=padded(ones, value=0),
-            labels=padded([sample.labels for sample in samples], value=IGNORED),
-            visual_features=self._features(list(images)),
-            image_index=torch.tensor(index, dtype=torch.int64),
-            num_global_labels=num_global_labels,
-            sample_ids=tuple(sample.id for sample in samples),
+    def resume(self, state: LoaderState) -> int:
+        """The step to go on with; `ResumeError` naming the differences if `state` belongs to another stream."""
+        return state.resumed_by(self.state(state.step))
+
+    def at(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of global step `step` (from 0); equally many on every rank."""
+        chosen, rows = self._chosen(step)
+        lengths = self.rows.lengths(rows)
+        num_labels = int(self.rows.num_labels(rows).sum())
+        divisor = num_labels if self.mean_over == "tokens" else self.global_batch_size
+        plan = self._plan(lengths, images=self.rows.image_numbers[chosen])
+        return [self._collated(batch, chosen=chosen, rows=rows, divisor=divisor) for batch in plan]
+
+    def _chosen(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Samples of a global batch, and the row of each (which of its answers it has in this epoch)."""
+        size, num_samples = self.global_batch_size, len(self.rows)
+        if self._grouped is not None:
+            chosen = self._grouped.batch(step=step, batch_size=size)
+        else:
+            chosen = global_batch(seed=self.seed, step=step, batch_size=size, num_samples=num_samples)
+        epochs = global_positions(step=step, batch_size=size, num_samples=num_samples) // num_samples
+        return chosen, self.rows.drawn_rows(chosen, seed=self.seed, epochs=epochs)
+
+    def _plan(self, lengths: NDArray[np.integer], *, images: NDArray[np.integer]) -> list[list[Row]]:
+        if self.token_budget is None and self.packed_tokens is None:
+            return strided(lengths, rank=self.rank, world_size=self.world_size, max_rows=self.micro_batch_size)
+        sizes = lengths.tolist()
+        if self.packed_tokens is not None:
+            rows = packed_rows(sizes, row_tokens=self.packed_tokens)
+        else:
+            rows = rows_by_image(sizes, images=images.tolist())
+        batches = micro_batches(rows, lengths=sizes, max_rows=self.micro_batch_size, token_budget=self.token_budget)
+        return shared_out(batches, lengths=sizes, world_size=self.world_size)[self.rank]
+
+    def _collated(self, batch: list[Row], *, chosen: NDArray[np.int64], rows: NDArray[np.int64], divisor: int) -> Batch:
+        samples = [[self.rows.row(int(rows[place]), place=int(chosen[place])) for place in row] for row in batch]
+        segments = [[Segment(one, self._weight(one)) for one in row] for row in samples]
+        image_ids = dict.fromkeys(one.image_id for row in samples for one in row if one.image_id is not None)
+        return collate(
+            segments,
+            visual_features=self._features(list(image_ids)),
+            images={image_id: place for place, image_id in enumerate(image_ids)},
+            pad_token_id=self.pad_token_id,
+            num_global_labels=divisor,
+            is_packed=self.packed_tokens is not None,
         )
+
+    def _weight(self, sample: Encoded) -> float:
+        return sample.weight if self.mean_over == "tokens" else sample.weight / sample.num_labels
 
     def _features(self, image_ids: Sequence[str]) -> Tensor:
         if self.features is None or not image_ids:
             return torch.zeros(0, *self.feature_shape)
         return self.features.load(image_ids)
-
-
-def padded(rows: Sequence[Sequence[int]], *, value: int) -> Tensor:
-    """(B, T) int64: the rows, filled up on the right with `value` to the longest."""
-    table = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
-    for place, row in enumerate(rows):
-        table[place, : len(row)] = row
-    return torch.from_numpy(table)
 
 
 def _check_sizes(global_batch_size: int, *, micro_batch_size: int, rank: int, world_size: int) -> None:
@@ -122,12 +155,22 @@ def _check_sizes(global_batch_size: int, *, micro_batch_size: int, rank: int, wo
         )
 
 
-def _check_images(encoded: Sequence[Encoded], *, features: FeatureStore | None, feature_shape: tuple[int, int]) -> None:
-    if not len(encoded):
-        raise ValueError("there are no samples to train on; check the data file and max_length")
+def _check_tokens(rows: SampleRows, *, token_budget: int | None, packed_tokens: int | None) -> None:
+    for name, limit in (("packed_tokens", packed_tokens), ("token_budget", token_budget)):
+        if limit is not None and limit < rows.longest:
+            raise ValueError(
+                f"{name} {limit} is less than the longest sample, {rows.longest} tokens; raise it or lower max_length"
+            )
+    if token_budget is not None and packed_tokens is not None and token_budget < packed_tokens:
+        raise ValueError(f"token_budget {token_budget} must hold a row of packed_tokens {packed_tokens}; raise it")
+
+
+def _check_images(rows: SampleRows, *, features: Features | None, feature_shape: tuple[int, int]) -> None:
     if features is not None and features.feature_shape != tuple(feature_shape):
         raise ValueError(f"features are {features.feature_shape} per image, the model expects {tuple(feature_shape)}")
-    for sample in encoded:
-        if sample.image_id is not None and (features is None or sample.image_id not in features):
-            where = "no feature store was given" if features is None else "the feature store does not have it"
-            raise ValueError(f"sample {sample.id!r} needs image {sample.image_id!r}, but {where}; extract its features")
+    missing = next((name for name in rows.image_names() if features is None or name not in features), None)
+    if missing is not None:
+        number = int(np.argmax(rows.image_numbers == list(rows.image_names()).index(missing)))
+        sample = rows.row(rows.first_row(number), place=number)
+        where = "no feature store was given" if features is None else "the feature store does not have it"
+        raise ValueError(f"sample {sample.id!r} needs image {missing!r}, but {where}; extract its features")

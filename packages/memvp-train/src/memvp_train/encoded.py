@@ -3,23 +3,14 @@
 So no worker needs a tokenizer or repeats the tokenising after a restart, and memory is mapped, not copied.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
-from memvp_data.atomic import atomic_write
 from memvp_data.samples import read_samples
-from memvp_data.text import IGNORED, Encoded, encode_sample
-
-SCHEMA_VERSION = "1"
+from memvp_data.text import encode_answers
+from memvp_data.token_table import TokenTable, TokenTableError, TokenTableWriter
 
 
 class EncodedError(ValueError):
@@ -34,6 +25,8 @@ class EncodedCounts:
     """Samples in the table."""
     num_dropped: int
     """Samples left out because `max_length` cut off every label."""
+    num_shortened: int = 0
+    """Samples in the table of whose labels `max_length` cut off some."""
 
 
 def write_encoded(
@@ -50,23 +43,23 @@ def write_encoded(
 
     `progress` gets the number of samples read so far.
     """
-    table = _Columns()
-    for done, sample in enumerate(read_samples(samples), start=1):
-        table.add(encode_sample(sample, tokenizer=tokenizer, template=template, max_length=max_length))
-        progress(done)
-    if not table.offsets[1:]:
-        raise EncodedError(
-            f"{samples} leaves no sample to train on: {table.num_dropped} have no label in {max_length} tokens"
-        )
-    counts = EncodedCounts(len(table.offsets) - 1, table.num_dropped)
-    metadata = {
-        "schema_version": SCHEMA_VERSION,
-        "key": key,
-        "num_dropped": str(counts.num_dropped),
-        "pad_token_id": str(_padding(tokenizer)),
-    }
-    with atomic_write(out) as file:
-        file.write(save(table.tensors(), metadata=metadata))
+    num_dropped = num_shortened = 0
+    with TokenTableWriter(out) as table:
+        for done, sample in enumerate(read_samples(samples), start=1):
+            answers = encode_answers(sample, tokenizer=tokenizer, template=template, max_length=max_length)
+            num_dropped += not answers
+            num_shortened += any(answer.num_cut_labels for answer in answers)
+            if answers:
+                table.add(answers)
+            progress(done)
+        if not table.num_samples:
+            raise EncodedError(
+                f"{samples} leaves no sample to train on: {num_dropped} have no label in {max_length} tokens"
+            )
+        counts = EncodedCounts(table.num_samples, num_dropped, num_shortened)
+        metadata = {"key": key, "num_dropped": num_dropped, "num_shortened": num_shortened}
+        metadata["pad_token_id"] = _padding(tokenizer)
+        table.close({name: str(value) for name, value in metadata.items()})
     return counts
 
 
@@ -78,36 +71,7 @@ def _padding(tokenizer: Any) -> int:
     return 0
 
 
-class _Columns:
-    """Growing columns of the table."""
-
-    def __init__(self) -> None:
-        self.input_ids: list[np.ndarray] = []
-        self.labelled: list[np.ndarray] = []
-        self.offsets: list[int] = [0]
-        self.names: list[tuple[str, str | None]] = []
-        self.num_dropped = 0
-
-    def add(self, encoded: Encoded | None) -> None:
-        if encoded is None:
-            self.num_dropped += 1
-            return
-        self.input_ids.append(np.asarray(encoded.input_ids, dtype=np.int32))
-        self.labelled.append(np.asarray(encoded.labels) != IGNORED)
-        self.offsets.append(self.offsets[-1] + len(encoded.input_ids))
-        self.names.append((encoded.id, encoded.image_id))
-
-    def tensors(self) -> dict[str, Tensor]:
-        names = json.dumps(self.names).encode()
-        return {
-            "input_ids": torch.from_numpy(np.concatenate(self.input_ids)),
-            "labelled": torch.from_numpy(np.concatenate(self.labelled)),
-            "offsets": torch.tensor(self.offsets, dtype=torch.int64),
-            "names": torch.frombuffer(bytearray(names), dtype=torch.uint8),
-        }
-
-
-class EncodedTable(Sequence[Encoded]):
+class EncodedTable(TokenTable):
     """The samples of `write_encoded`, by position; `with_images=False` hands them out as text only.
 
     Raises `EncodedError` if the file is not the one that `key` names.
@@ -115,43 +79,16 @@ class EncodedTable(Sequence[Encoded]):
 
     def __init__(self, path: Path, *, key: str, with_images: bool = True) -> None:
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in ("input_ids", "labelled", "offsets", "names")}
-        except (OSError, SafetensorError) as error:
-            raise EncodedError(
-                f"encoded samples {path} are missing or damaged ({error}); they are made again"
-            ) from None
-        if metadata.get("schema_version") != SCHEMA_VERSION or metadata.get("key") != key:
+            super().__init__(path, with_images=with_images)
+        except TokenTableError as error:
+            raise EncodedError(f"{error}; encoded samples are made again") from None
+        if self.metadata.get("key") != key:
             raise EncodedError(f"encoded samples {path} were made from other samples or settings; they are made again")
-        self.counts = EncodedCounts(len(tensors["offsets"]) - 1, int(metadata["num_dropped"]))
-        self.pad_token_id = int(metadata["pad_token_id"])
-        self._input_ids, self._labelled = tensors["input_ids"].numpy(), tensors["labelled"].numpy()
-        self._offsets = tensors["offsets"].tolist()
-        self._names: list[tuple[str, str | None]] = json.loads(tensors["names"].numpy().tobytes())
-        if not with_images:
-            self._names = [(name, None) for name, _ in self._names]
-
-    def __len__(self) -> int:
-        return self.counts.num_samples
-
-    @overload
-    def __getitem__(self, place: int) -> Encoded: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Encoded]: ...
-    def __getitem__(self, place: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(place, slice):
-            return [self[index] for index in range(*place.indices(len(self)))]
-        start, stop = self._offsets[place], self._offsets[place + 1]
-        ids = self._input_ids[start:stop]
-        labels = np.where(self._labelled[start:stop], ids, IGNORED)
-        name, image_id = self._names[place]
-        return Encoded(name, tuple(ids.tolist()), tuple(labels.tolist()), image_id)
-
-    def __iter__(self) -> Iterator[Encoded]:
-        return (self[place] for place in range(len(self)))
+        numbers = (int(self.metadata[name]) for name in ("num_dropped", "num_shortened"))
+        self.counts = EncodedCounts(len(self), *numbers)
+        self.pad_token_id = int(self.metadata["pad_token_id"])
 
     @property
     def image_ids(self) -> set[str]:
         """Images that any sample needs."""
-        return {image_id for _, image_id in self._names if image_id is not None}
+        return set(self.image_names())

@@ -1,0 +1,77 @@
+"""Each template writes the exact string of the code or page it comes from."""
+
+import json
+
+import pytest
+
+from memvp_data.samples import Sample, Turn
+from memvp_data.templates import TEMPLATES, Template, written_rounds
+
+# Inputs and outputs of build_prompt in the released code (JieShibo/MemVP, commit 5eef19f, util/base_prompt.py).
+PLANET = {
+    "question": "Which planet is  larger?",
+    "choices": json.dumps(["Mars", "Jupiter", "Venus"]),
+    "hint": "Look at the table.",
+}
+RELEASED = [
+    (
+        {**PLANET, "caption": "A picture of planets."},
+        "Question: Which planet is larger?\nContext: Look at the table. A picture of planets.\n"
+        "Options: (A) Mars (B) Jupiter (C) Venus\nResponse:",
+    ),
+    (
+        PLANET,
+        "Question: Which planet is larger?\nContext: Look at the table.\n"
+        "Options: (A) Mars (B) Jupiter (C) Venus\nResponse:",
+    ),
+    (
+        {"question": "Is this sentence complete?", "choices": '["yes", "no"]', "hint": ""},
+        "Question: Is this sentence complete?\nContext: N/A\nOptions: (A) yes (B) no\nResponse:",
+    ),
+    (
+        {"question": "Pick one.", "choices": "a"},
+        "Question: Pick one.\nContext: N/A\nOptions: (A) a\nResponse:",
+    ),
+    (
+        {"question": "What {options}   is it?", "choices": "{context}\nb", "hint": "", "caption": " c "},
+        "Question: What {options}  is it?\nContext: c\nOptions: (A) {context} (B) b\nResponse:",
+    ),
+]
+
+
+def rounds(name: str, *texts: str, **fields: str) -> list[tuple[str, str | None]]:
+    turns = [Turn("assistant" if place % 2 else "user", text) for place, text in enumerate(texts)]
+    layout = TEMPLATES[name]
+    assert isinstance(layout, Template)
+    return written_rounds(Sample("s", (), tuple(turns), fields=fields), layout=layout, name=name)
+
+
+@pytest.mark.parametrize(("fields", "expected"), RELEASED)
+def test_released_is_the_released_codes_string(fields: dict[str, str], expected: str) -> None:
+    ((prompt, answer),) = rounds("released", "not used", "The answer is B.", **fields)
+    assert prompt == expected
+    assert prompt + (answer or "") == f"{expected}The answer is B."
+
+
+@pytest.mark.parametrize(("fields", "expected"), RELEASED[:2])
+def test_table_6_has_a_space_before_the_answer(fields: dict[str, str], expected: str) -> None:
+    assert rounds("paper_table6", "not used", "The answer is B.", **fields) == [(expected, " The answer is B.")]
+
+
+def test_table_6_leaves_questions_bare_and_asks_for_captions() -> None:
+    assert rounds("paper_table6", "What is on the rug?", "shoes") == [("What is on the rug?", " shoes")]
+    asked = "Provide a one-sentence caption for the provided image."
+    assert rounds("paper_table6", "", "a red bus") == [(asked, " a red bus")]
+
+
+def test_a_question_without_fields_stands_as_it_is() -> None:
+    assert rounds("released", "Context:  x\nResponse: ", "B") == [("Context: x\nResponse:", "B")]
+    two = rounds("released", "a", "b", "c", "d", question="q", choices="x")
+    assert two == [("a", "b"), ("c", "d")]
+
+
+def test_templates_hold_their_text_once() -> None:
+    for name, template in TEMPLATES.items():
+        if isinstance(template, Template):
+            assert template.assistant.count("{text}") == 1, name
+            assert template.user.count("{text}") == (name != "plain"), name
