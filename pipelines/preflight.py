@@ -161,7 +161,10 @@ def _check_features(config: JobConfig) -> None:
             f"vision.preprocessing {vision.preprocessing!r} makes images of {size} pixels, "
             f"the tower {vision.path!r} takes {tower.image_size}"
         )
-    patches = (tower.image_size // tower.patch_size) ** 2
+    side = tower.image_size // tower.patch_size
+    if vision.pool_side is not None and side % vision.pool_side:
+        raise ConfigError(f"vision.pool_side {vision.pool_side} must divide the tower's {side} patches per side")
+    patches = (vision.pool_side or side) ** 2
     rows = {"patches": patches, "cls": 1, "all": patches + 1}[vision.tokens]
     if memvp.vision_hidden_size != tower.hidden_size:
         raise ConfigError(

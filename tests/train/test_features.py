@@ -14,6 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from memvp_core.vision import FeatureSpec, tower_features
 from memvp_data.features import FeatureStore
 from memvp_data.images import preprocess
+from memvp_data.reader import ShardReader
 from memvp_data.shards import verify, write_shards
 from memvp_train.config import VisionConfig
 from memvp_train.features import FeatureError, check_tower, extract_features, map_here
@@ -125,7 +126,7 @@ def test_damaged_shard_alone_is_made_again(images: Path, vision: VisionConfig, t
 
 
 @pytest.mark.parametrize(
-    "change", [{"layer": -1}, {"tokens": "all"}, {"post_norm": True}, {"feature_dtype": "float32"}]
+    "change", [{"layer": -1}, {"tokens": "all"}, {"post_norm": True}, {"feature_dtype": "float32"}, {"pool_side": 1}]
 )
 def test_features_made_otherwise_are_not_kept(
     images: Path, vision: VisionConfig, tmp_path: Path, change: dict[str, Any]
@@ -137,6 +138,28 @@ def test_features_made_otherwise_are_not_kept(
     assert len(counting.names) == 3
     assert manifest.meta != extract_features(images, tmp_path / "plain", vision).meta
     assert verify(tmp_path / "out") == []
+
+
+def test_pooled_features_are_means_of_blocks_of_patches(images: Path, vision: VisionConfig, tmp_path: Path) -> None:
+    exact = VisionConfig(**{**vision.__dict__, "feature_dtype": "float32"})
+    extract_features(images, tmp_path / "whole", exact)
+    extract_features(images, tmp_path / "one", VisionConfig(**{**exact.__dict__, "pool_side": 1}))
+    whole, one = FeatureStore(tmp_path / "whole"), FeatureStore(tmp_path / "one")
+    assert (whole.feature_shape, one.feature_shape) == ((9, 16), (1, 16))
+    names = [f"image-{number}" for number in range(NUM_IMAGES)]
+    # Float32 sums of nine values in another order.
+    torch.testing.assert_close(one.load(names), whole.load(names).mean(dim=1, keepdim=True), rtol=1e-5, atol=1e-6)
+
+
+def test_names_that_share_an_image_share_its_features(images: Path, vision: VisionConfig, tmp_path: Path) -> None:
+    with_twin = sorted([*ShardReader(images).stream(), ("another-name", ShardReader(images).read("image-4"))])
+    source = write_shards(tmp_path / "images", with_twin, kind="images", max_shard_samples=PER_SHARD, dedupe=True)
+    manifest = extract_features(tmp_path / "images", tmp_path / "out", vision)
+    assert source.num_samples == manifest.num_samples == NUM_IMAGES
+    assert verify(tmp_path / "out") == []
+    store = FeatureStore(tmp_path / "out")
+    assert len(store) == NUM_IMAGES + 1
+    assert torch.equal(store.load(["another-name"]), store.load(["image-4"]))
 
 
 def test_tower_that_trains_is_refused(vision: VisionConfig) -> None:

@@ -74,6 +74,11 @@ class ShardReader:
         """File name of the shard that holds a key."""
         return self._row(self._rows_of(key).start).shard
 
+    def stored_in(self, shard: str) -> list[str]:
+        """Keys of a shard in its order, without those that stand for another one (see `same`)."""
+        keys = dict.fromkeys(row.key for row in self._all_rows() if row.shard == shard)
+        return [key for key in keys if key in self._rows and key not in self.same]
+
     def read(self, key: str) -> dict[str, bytes]:
         """The members of a key by suffix. Raises `ShardError` naming shard and key if one is not what was written."""
         self._hashed.raise_fault()

@@ -50,6 +50,8 @@ class VisionConfig:
     """Which tokens of that layer."""
     post_norm: bool = False
     """Apply the tower's final layer norm to them."""
+    pool_side: int | None = None
+    """Average the square grid of patches in blocks to this many per side; none stores every patch."""
     preprocessing: str = "clip_224"
     """Name of a preprocessing in memvp_data.images."""
     batch_size: int = 32
@@ -67,6 +69,10 @@ class VisionConfig:
         _require(bool(self.path), message="vision.path is empty; give a folder, a hub name or toyworld/vision")
         _require(
             self.batch_size >= 1, message=f"vision.batch_size must be at least 1 image, got {self.batch_size}; try 32"
+        )
+        _require(
+            self.pool_side is None or (self.pool_side >= 1 and self.tokens == "patches"),
+            message=f"vision.pool_side {self.pool_side} with tokens {self.tokens!r}; pool patches, to 1 or more per side",
         )
 
 

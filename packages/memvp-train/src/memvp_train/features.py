@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from memvp_core.vision import FeatureSpec, tower_features
-from memvp_data.features import SUFFIX, feature_record
+from memvp_data.deduplication import with_same
+from memvp_data.features import SUFFIX, feature_record, pooled
 from memvp_data.images import load_image, preprocess
 from memvp_data.manifest import Manifest, ShardEntry, hash_file
 from memvp_data.reader import ShardReader
@@ -77,9 +78,9 @@ def extract_features(
     if missing:
         raise FeatureError(f"feature shards {', '.join(missing[:3])} in {out} were not written whole; run it again")
     sound = [part for part in parts if part is not None]
-    manifest = write_manifest(
-        out, kind=KIND, shards=[entry for entry, _ in sound], rows=[row for _, rows in sound for row in rows], meta=meta
-    )
+    # Names that share an image share its features.
+    rows = with_same([row for _, shard_rows in sound for row in shard_rows], same=ShardReader(images).same)
+    manifest = write_manifest(out, kind=KIND, shards=[entry for entry, _ in sound], rows=rows, meta=meta)
     for job in jobs:
         _note_path(job).unlink(missing_ok=True)
     return manifest
@@ -93,6 +94,7 @@ def feature_meta(vision: VisionConfig, *, images: Manifest) -> dict[str, Any]:
         "layer": vision.layer,
         "tokens": vision.tokens,
         "post_norm": vision.post_norm,
+        "pool_side": vision.pool_side,
         "preprocessing": vision.preprocessing,
         "dtype": vision.feature_dtype,
         "images": images.digest,
@@ -104,9 +106,10 @@ def extract_shard(job: dict[str, Any]) -> int:
     vision = VisionConfig(**job["vision"])
     tower = _tower(json.dumps(job["vision"], sort_keys=True))
     reader = ShardReader(job["images"])
-    keys = [key for key in reader if reader.shard_of(key) == job["source"]]
     path = Path(job["out"]) / job["name"]
-    entry, rows = write_shard(path, _records(keys, reader=reader, tower=tower, vision=vision))
+    entry, rows = write_shard(
+        path, _records(reader.stored_in(job["source"]), reader=reader, tower=tower, vision=vision)
+    )
     if entry.num_samples != job["num_samples"]:
         raise FeatureError(f"{job['source']} gave {entry.num_samples} features for {job['num_samples']} images")
     save_part(path, entry=entry, rows=rows)
@@ -133,7 +136,10 @@ def check_tower(tower: nn.Module) -> None:
 def image_features(tower: nn.Module, pixel_values: Tensor, *, vision: VisionConfig) -> Tensor:
     """(B, 3, S, S) to (B, g, c) in the dtype that is stored."""
     spec = FeatureSpec(layer=vision.layer, tokens=vision.tokens, post_norm=vision.post_norm)
-    return tower_features(tower, pixel_values, spec).to(getattr(torch, vision.feature_dtype))
+    features = tower_features(tower, pixel_values, spec)
+    if vision.pool_side is not None:
+        features = torch.stack([pooled(rows, side=vision.pool_side) for rows in features])
+    return features.to(getattr(torch, vision.feature_dtype))
 
 
 def _records(
