@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_ranks(module: str, *arguments: str, num_ranks: int = 2, timeout: float = 120) -> None:
+def run_ranks(module: str, *arguments: str, num_ranks: int = 2, timeout: float = 280) -> None:
     """`python -m module arguments` once per rank; all must end well in time, and none outlives this call."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -19,7 +19,7 @@ from memvp_core.config import MemVPConfig
 from memvp_core.image_checks import check_features, check_rows
 from memvp_core.injection import Injection, refuse_reentrant
 from memvp_core.norms import TrainedNorms
-from memvp_core.prompt import VisualPrompt
+from memvp_core.prompt import VisualPrompt, any_parameter
 from memvp_core.reading import Images, Reading, checked_index, make_generating_reading, make_reading
 from memvp_core.tower import VisionTower
 from memvp_core.visual_memory import VisualMemory
@@ -61,7 +61,7 @@ class MemVPModel(nn.Module):
         if not lora.has_lora(language_model):
             language_model.requires_grad_(False)
         self.trained_norms = TrainedNorms(language_model) if config.train_layer_norms else None
-        embedding = _embedding_weight(language_model)
+        embedding = _embedding(language_model)
         self.prompt = VisualPrompt(
             config,
             hidden_size=text_config(language_model).hidden_size,
@@ -216,7 +216,7 @@ class MemVPModel(nn.Module):
 
     @property
     def _dtype(self) -> torch.dtype:
-        return _embedding_weight(self.language_model).dtype
+        return _embedding(self.language_model).dtype
 
     @property
     def injection(self) -> Injection:
@@ -370,9 +370,9 @@ def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
     return compiler.disable(function)
 
 
-def _embedding_weight(language_model: nn.Module) -> Tensor:
+def _embedding(language_model: nn.Module) -> Tensor:
     model: Any = language_model
-    return model.get_input_embeddings().weight
+    return any_parameter(model.get_input_embeddings())
 
 
 def _numel(parameter: Tensor) -> int:

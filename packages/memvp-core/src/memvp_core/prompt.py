@@ -88,7 +88,12 @@ class VisualPrompt(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the parameters; features are cast to it."""
-        return self.key_positions.dtype
+        return any_parameter(self).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters."""
+        return any_parameter(self).device
 
     @property
     def num_codes(self) -> int | None:
@@ -170,6 +175,11 @@ class VisualPrompt(nn.Module):
         """Names the projector's present weights."""
         named = self.projector.named_parameters() if self.config.has_projector else ()
         return fingerprint(dict(named))
+
+
+def any_parameter(module: nn.Module) -> nn.Parameter:
+    """For its dtype and device. Under ZeRO-3 `module.weight` gathers the weight, on all ranks or they wait for ever."""
+    return next(module.parameters())
 
 
 def _numbers_of(codes: Tensor, row_images: Tensor | None) -> Tensor:

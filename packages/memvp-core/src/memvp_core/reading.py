@@ -87,9 +87,9 @@ def make_reading(
 ) -> Reading:
     """Arrange the images of a call for the batch that `image_index` describes, of so many tokens a sequence."""
     config = prompt.config
-    arrangement = arrange(image_index, device=prompt.key_positions.device)
+    arrangement = arrange(image_index, device=prompt.device)
     load = _workload(prompt, images, arrangement=arrangement, num_tokens=num_tokens)
-    form = choose_form(config.method, load, dtype=dtype, device=prompt.key_positions.device.type)
+    form = choose_form(config.method, load, dtype=dtype, device=prompt.device.type)
     parts = prompt(
         features=images.features,
         codes=images.codes,
@@ -123,7 +123,7 @@ def make_generating_reading(
     )
     last = image_index if image_index.ndim == 1 else image_index[:, -1]
     load = _workload(prompt, images, arrangement=reading.arrangement, num_tokens=1)
-    form = choose_form(prompt.config.method, load, dtype=dtype, device=prompt.key_positions.device.type)
+    form = choose_form(prompt.config.method, load, dtype=dtype, device=prompt.device.type)
     if form == reading.form and reading.arrangement.num_tokens is None:
         return reading
     decoding = make_reading(prompt, images, image_index=last, num_tokens=1, dtype=dtype, is_training=False)
