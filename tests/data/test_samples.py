@@ -180,6 +180,7 @@ def test_fields_are_a_hashable_copy_that_equals_a_dict() -> None:
         ({"fields": {"n": 3}}, "write numbers and lists as JSON"),
         ({"fields": {"n": "\ud800"}}, "surrogate"),
         ({"answers": ("\udc00",)}, "surrogate"),
+        ({"task": "\udc00"}, "surrogate"),
     ],
 )
 def test_bad_weights_and_fields_are_refused(changes: dict, message: str) -> None:

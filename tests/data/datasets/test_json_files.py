@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memvp_data.datasets import json_files
-from memvp_data.datasets.json_files import DatasetError, read_json_array, read_json_lines
+from memvp_data.datasets.json_files import (
+    DatasetError,
+    read_json,
+    read_json_array,
+    read_json_lines,
+    read_json_list,
+    read_json_members,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -114,3 +121,72 @@ def test_a_broken_line_is_named(tmp_path: Path, content: bytes, message: str) ->
 def test_a_missing_file_is_named(tmp_path: Path, read) -> None:
     with pytest.raises(DatasetError, match=r"nothing\.json does not exist; download it"):
         list(read(tmp_path / "nothing.json"))
+
+
+@settings(max_examples=60)
+@given(members=st.dictionaries(st.text(max_size=3), VALUES, max_size=4), records=RECORDS, chunk=st.integers(1, 40))
+def test_a_list_in_an_object_reads_as_with_json_load(
+    tmp_path_factory: pytest.TempPathFactory, members: dict, records: list, chunk: int
+) -> None:
+    path = tmp_path_factory.mktemp("list") / "a.json"
+    path.write_text(json.dumps(members | {"records": records, "after": 12345}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_files, "_CHUNK", chunk)
+        assert list(read_json_list(path, key="records")) == json.loads(path.read_text())["records"]
+
+
+@settings(max_examples=60)
+@given(members=st.dictionaries(st.text(max_size=3), st.dictionaries(st.text(), VALUES)), chunk=st.integers(1, 40))
+def test_the_members_of_an_object_read_as_with_json_load(
+    tmp_path_factory: pytest.TempPathFactory, members: dict, chunk: int
+) -> None:
+    path = tmp_path_factory.mktemp("members") / "a.json"
+    path.write_text(json.dumps(members))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_files, "_CHUNK", chunk)
+        assert dict(read_json_members(path)) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"b": [{}]}', r"expected an object with a list \"a\", found none"),
+        ('{"a": {}}', r"line 1, column 7: .*expected '\['"),
+        ('{"a": [3]}', r"line 1, column 8: .*expected a record '{', found '3'"),
+        ('{"a": [{}], "b": 12', r"line 1, column 20: .*expected '}', found the end of the file"),
+        ('{"a": [{}] "b": 12}', r"line 1, column 12: .*expected '}', found '\"'"),
+        ('{"a": [{}]} {}', r"expected the end of the file"),
+        ("{3: []}", r"expected a name in quotes, found '3'"),
+        ('{"a" []}', r"expected ':', found '\['"),
+        ("[]", r"expected '{', found '\['"),
+        ('{"x": ' + "9" * 5000 + "}", r"malformed JSON \(Exceeds the limit"),
+        ('{"x": ' + '{"y":' * 100_000, "malformed JSON"),
+    ],
+)
+def test_a_broken_object_is_named_with_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DatasetError, match=message) as caught:
+        list(read_json_list(tmp_path / "a.json", key="a"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"7": {}, "7": {}}')
+    with pytest.raises(DatasetError, match="record '7' is there twice"):
+        list(read_json_members(tmp_path / "a.json"))
+
+
+def test_small_files_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[1, {}]")
+    assert read_json(path) == [1, {}]
+    for text in ("[1", "9" * 5000, "[" * 200_000):
+        path.write_text(text)
+        with pytest.raises(DatasetError, match=r"a\.json: not a JSON file"):
+            read_json(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DatasetError, match="not UTF-8"):
+        read_json(path)
+    monkeypatch.setattr(json_files, "_MAX_WHOLE", 1)
+    with pytest.raises(DatasetError, match=r"has more than 0 MiB"):
+        read_json(path)

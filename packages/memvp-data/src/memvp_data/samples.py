@@ -111,7 +111,7 @@ class Sample:
     def __post_init__(self) -> None:
         for name in (self.id, *self.image_ids):
             check_id(name)
-        for text in self.answers:
+        for text in (self.task, *self.answers):
             _check_text(text)
         if self.answer_weights:
             _check_weights(self.answer_weights, num_answers=len(self.answers))

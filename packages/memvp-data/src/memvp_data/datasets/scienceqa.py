@@ -43,7 +43,9 @@ def read_scienceqa(
             wanted.remove(name)
             with placed(f"{path.name}, problem {shown(name)}"):
                 sample = _sample(name, problem, images=images, to_learn=to_learn)
-            yield replace(sample, fields={**sample.fields, "caption": described[name]}) if name in described else sample
+                if name in described:
+                    sample = replace(sample, fields={**sample.fields, "caption": described[name]})
+            yield sample
     for name in wanted:
         where = f"{SPLITS_FILE} has problem {shown(name)} in {split}"
         raise DatasetError(f"{where}, {path.name} does not; take files of one release")
