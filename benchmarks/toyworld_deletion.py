@@ -2,7 +2,7 @@
 
 For each task, blocks the rows that the maps of its questions call strong and counts right answers, against random rows;
 for colours and shapes also against the map of another question about the same image. Writes one JSON file, the curve
-of colours and shapes, and some maps as pictures. Takes a minute on a CPU.
+of colours and shapes, and some maps as pictures. Takes some minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -90,15 +90,15 @@ def main() -> None:
         questions = Questions(asked, **having)
         found[task] = {name: results(questions.curve(one)) for name, one in questions.strengths().items()}
     questions, others = (Questions(asked[: args.num_questions], **having) for asked in pairs_of_questions(samples))
-    curve = questions.curve(questions.strengths()["all words"])
-    found["colour or shape"] = {
-        "own map": results(curve),
-        "map of another question": results(questions.curve(others.strengths()["all words"])),
-        "two strongest rows masked": after_two_rows(questions, others),
+    pictured = questions.strengths()["last word"]
+    found["colour or shape"] = {name: results(questions.curve(one)) for name, one in questions.strengths().items()}
+    found["colour or shape, by the map of another question"] = {
+        name: results(questions.curve(one)) for name, one in others.strengths().items()
     }
+    found["colour or shape, two strongest rows masked"] = after_two_rows(questions, others)
     (args.out / "deletion.json").write_text(json.dumps({"n": args.num_questions} | found, indent=1))
     print(*(f"{task}: {json.dumps(result, indent=1)}" for task, result in found.items()), sep="\n")
-    draw_deletion_curve(curve, path=args.out / "curve.png")
+    draw_deletion_curve(questions.curve(pictured), path=args.out / "curve.png")
     draw_maps(questions, reader=ShardReader(folders["build_shards"] / "images"), out=args.out)
 
 
@@ -119,7 +119,7 @@ def results(curve: DeletionCurve) -> dict[str, Any]:
 
 def after_two_rows(questions: Questions, others: Questions) -> dict[str, float]:
     """Accuracy on the questions whose rows went, and on other ones about the same images."""
-    strongest = [_two_strongest(one.strengths()["all words"]) for one in (questions, others)]
+    strongest = [_two_strongest(one.strengths()["last word"]) for one in (questions, others)]
     without = mask_rows(questions.memory, strongest[0])
     apart = ~(strongest[0] & strongest[1]).any(dim=1)
     own, other = questions.right(without), others.right(without)
@@ -142,7 +142,7 @@ def draw_maps(questions: Questions, *, reader: ShardReader, out: Path) -> None:
 
     from PIL import Image
 
-    strength = questions.strengths()["all words"]
+    strength = questions.strengths()["last word"]
     side = math.isqrt(strength.shape[1])
     for number, sample in enumerate(questions.samples[:NUM_PICTURES]):
         (encoded,) = reader.read(sample.image_ids[0]).values()
