@@ -1,14 +1,14 @@
 """Share of questions answered right: exact match after light normalisation. The metric of the toy world's tests."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memvp_data.metrics.pairing import Answered, ScoreError, pair
+from memvp_data.metrics.tally import Mark, Tally, tally_marks
 from memvp_data.samples import Sample
 
-
-class ScoreError(ValueError):
-    """Predictions and samples do not belong together."""
+__all__ = ["Score", "ScoreError", "normalise", "score_predictions", "tally"]
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,24 @@ def score_predictions(predictions: Iterable[dict[str, Any]], samples: Iterable[S
     Every sample needs exactly one prediction, and no prediction may be left over: a score over other questions than
     meant would look like one over all. Raises `ScoreError`.
     """
-    texts = _texts(predictions)
+    answered = pair(predictions, samples)
     right: dict[str, list[bool]] = {}
-    num_unparsable, seen = 0, set[str]()
-    for sample in samples:
-        if sample.id in seen:
-            raise ScoreError(f"sample {sample.id!r} is there twice; keep one of them")
-        text = normalise(_text_of(sample, texts=texts))
-        num_unparsable += not text
-        seen.add(sample.id)
-        right.setdefault(sample.task, []).append(bool(text) and text in map(normalise, sample.answers))
-    for unasked in texts.keys() - seen:
-        raise ScoreError(f"there is a prediction for {unasked!r}, which is not among the samples; pair the right files")
-    outcomes = [outcome for task in right.values() for outcome in task]
-    if not outcomes:
-        raise ScoreError("there are no samples to score; pass at least one question with its answers")
+    for question in answered:
+        right.setdefault(question.sample.task, []).append(_is_right(question))
     by_task: dict[str, dict[str, float | int]] = {
         task: {"accuracy": sum(right[task]) / len(right[task]), "n": len(right[task])} for task in sorted(right)
     }
-    return Score(sum(outcomes) / len(outcomes), len(outcomes), by_task, num_unparsable / len(outcomes))
+    num_right = sum(sum(outcomes) for outcomes in right.values())
+    num_unparsable = sum(not normalise(question.text) for question in answered)
+    return Score(num_right / len(answered), len(answered), by_task, num_unparsable / len(answered))
+
+
+def tally(answered: Sequence[Answered]) -> Tally:
+    """The same score as counts per image: with an interval, and by task."""
+    return tally_marks(
+        Mark(question.image, _is_right(question), _groups(question), bool(normalise(question.text)))
+        for question in answered
+    )
 
 
 def normalise(text: str) -> str:
@@ -57,21 +56,10 @@ def normalise(text: str) -> str:
     return text.strip().lower().removesuffix(".").rstrip()
 
 
-def _texts(predictions: Iterable[dict[str, Any]]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for number, row in enumerate(predictions, start=1):
-        if not isinstance(row.get("text"), str) or "question_id" not in row:
-            raise ScoreError(f'prediction {number} must have "question_id" and a string "text", got {str(row)[:80]}')
-        name = str(row["question_id"])
-        if name in texts:
-            raise ScoreError(f"there are two predictions for {name!r}; keep one per question")
-        texts[name] = row["text"]
-    return texts
+def _is_right(question: Answered) -> bool:
+    text = normalise(question.text)
+    return bool(text) and text in map(normalise, question.sample.answers)
 
 
-def _text_of(sample: Sample, *, texts: dict[str, str]) -> str:
-    if not sample.answers:
-        raise ScoreError(f"sample {sample.id!r} has no answers to score against; read the questions with their answers")
-    if sample.id not in texts:
-        raise ScoreError(f"there is no prediction for sample {sample.id!r}; predict all samples before scoring")
-    return texts[sample.id]
+def _groups(question: Answered) -> tuple[str, ...]:
+    return (f"task {question.sample.task}",) if question.sample.task else ()
