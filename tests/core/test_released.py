@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from memvp_core import get_memvp_model
+from memvp_core import VisionTower, get_memvp_model
 from memvp_core.released import read_released
+from memvp_core.vision import FEATURE_PRESETS
 from tests.core.tiny_models import HIDDEN
 
 WIDTH, SLOTS, CODES, ROWS, BLOCKS = 6, 5, 3, 2, 4
@@ -103,6 +104,34 @@ def test_loaded_memory_computes_the_written_equation(llama, tmp_path: Path, keys
     key_rows, value_rows = rows + tensors[keys][0], rows + tensors[others[keys]][0]
     wanted = plain + 0.1 * functional.silu(u @ key_rows.T) @ value_rows
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_tower_computes_the_written_adapters(tmp_path: Path) -> None:
+    """x + MLP(v) + 0.1 Up(GELU(Down v)) in every block but the last, then the norm meant for that one."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "image_size": 8}
+    torch.manual_seed(0)
+    clip = CLIPVisionModel(CLIPVisionConfig(**sizes, intermediate_size=12, patch_size=4)).double().eval()
+    tensors = {name: value.double() for name, value in released_tensors().items()}
+    released = read_released(write(tmp_path / "released.pth", tensors), key_positions="adapter_emb1")
+    pixels = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+
+    def add(number: int) -> Any:
+        path = f"backbone.visual.transformer.resblocks.{number}.adapter_mlp"
+        down, up = tensors[f"{path}.fc1.weight"], tensors[f"{path}.fc2.weight"]
+        return lambda _, args, out: out + 0.1 * functional.gelu(args[0] @ down.T) @ up.T
+
+    mlps = [module for path, module in clip.named_modules() if path.endswith(".mlp")]
+    handles = [mlp.register_forward_hook(add(number)) for number, mlp in enumerate(mlps)]
+    states = clip(pixel_values=pixels, output_hidden_states=True).hidden_states
+    norm = next(module for path, module in clip.named_modules() if path.endswith("post_layernorm"))
+    wanted = norm(states[BLOCKS - 1][:, 1:])
+    for handle in handles:
+        handle.remove()
+    tower = VisionTower(clip, FEATURE_PRESETS["memvp_scienceqa"], adapter_size=ROWS).eval()
+    tower.adapters.load_state_dict({"keys": released.tower_keys, "values": released.tower_values})
+    torch.testing.assert_close(tower(pixels), wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_which_embedding_is_the_keys_has_to_be_said(tmp_path: Path) -> None:

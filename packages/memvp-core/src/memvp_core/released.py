@@ -36,7 +36,11 @@ _TOWER = re.compile(r"backbone\.visual\.transformer\.resblocks\.(\d+)\.adapter_m
 
 @dataclass(frozen=True)
 class ReleasedAdapter:
-    """What `get_memvp_model(language_model, config)` and its tower need; load `prompt` into `model.prompt`."""
+    """What `get_memvp_model(language_model, config)` and its tower need; load `prompt` into `model.prompt`.
+
+    The tower is `VisionTower(clip, FEATURE_PRESETS["memvp_scienceqa"], adapter_size=A)` with the defaults of its other
+    settings; `tower_keys` and `tower_values` go into its `adapters`.
+    """
 
     config: MemVPConfig
     prompt: dict[str, Tensor]
