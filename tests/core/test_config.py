@@ -25,6 +25,8 @@ LLAVA_STYLE = MemVPConfig(
         ({"learn_scales": "yes"}, "learn_scales must be true or false"),
         ({"insert_in": "nowhere"}, "insert_in must be one of both, keys, values, none; got 'nowhere'"),
         ({"method": "fused"}, "method must be one of auto, direct, split, factored, reference"),
+        ({"position_mode": "concat", "insert_in": "keys"}, "leaves image rows without a key or a value"),
+        ({"position_mode": "concat", "padded_rows": "masked"}, 'padded_rows "masked" has no meaning'),
         ({"layers_to_transform": []}, "layers_to_transform must be None or different layer numbers"),
         ({"layers_to_transform": [1, 1]}, "layers_to_transform must be None or different layer numbers"),
     ],

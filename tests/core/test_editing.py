@@ -53,7 +53,6 @@ def test_edited_rows_equal_the_concatenated_model_without_them(memvp, oracle, ba
         {},
         {"position_mode": "concat"},
         {"padded_rows": "masked"},
-        {"padded_rows": "masked", "position_mode": "concat"},
         {"insert_in": "keys"},
         {"insert_in": "values"},
         {"no_image": "base"},

@@ -125,6 +125,10 @@ class MemVPConfig:
             if getattr(self, name) not in get_args(allowed):
                 options = ", ".join(get_args(allowed))
                 raise ValueError(f"{name} must be one of {options}; got {getattr(self, name)!r}.")
+        if self.position_mode == "concat" and self.padded_rows == "masked":
+            raise ValueError(
+                'padded_rows "masked" has no meaning with position_mode "concat", where no row is padded: leave it at "live".'
+            )
         if self.position_mode == "concat" and self.insert_in in ("keys", "values"):
             raise ValueError(
                 f'insert_in {self.insert_in!r} with position_mode "concat" leaves image rows without a key or a value, '
