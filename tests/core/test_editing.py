@@ -101,9 +101,7 @@ def one_token(model: Any, memory: VisualMemory, x: Tensor, *, image: int) -> Ten
         if config.position_mode == "concat":
             if row is not None and not blocked:
                 keys, values = [*keys, row], [*values, row]
-            # Beside an image no position has a row of its own, so all of them count as padding.
-            if config.padded_rows == "live" or image < 0:
-                keys, values = [*keys, pk], [*values, pv]
+            keys, values = [*keys, pk], [*values, pv]
             continue
         if blocked or (is_padding and config.padded_rows == "masked"):
             continue
