@@ -118,7 +118,12 @@ class Entries:
             return rows, positions
         if self.position_mode == "concat":
             return torch.cat([rows, positions.expand(rows.shape[0], -1, -1)], dim=1), None
-        return widened(rows, positions.shape[-2], dim=-2) + positions, None
+        num_rows = rows.shape[1]
+        joined = rows + positions[..., :num_rows, :]
+        if num_rows == positions.shape[-2]:
+            return joined, None
+        # Cheaper than adding padded rows: slots without a row are copied, not added to zeros.
+        return torch.cat([joined, positions[..., num_rows:, :].expand(rows.shape[0], -1, -1)], dim=1), None
 
 
 def widened(tensor: Tensor, size: int, *, dim: int) -> Tensor:
