@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memvp_data.features import FeatureStore, feature_record
@@ -164,3 +164,37 @@ def test_missing_images_are_refused_before_the_first_step(store: FeatureStore) -
         TrainingBatches([stranger], store, **arguments, pad_token_id=PAD, feature_shape=SHAPE)
     with pytest.raises(ValueError, match=r"features are \(2, 3\) per image, the model expects \(2, 4\)"):
         TrainingBatches([stranger], store, **arguments, pad_token_id=PAD, feature_shape=(2, 4))
+
+
+@pytest.mark.parametrize("options", [{"token_budget": 20}, {"token_budget": 20, "questions_per_image": 3}], ids=str)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1000), step=st.integers(0, 9))
+def test_a_token_budget_holds_padding_included(store: FeatureStore, options: dict, seed: int, step: int) -> None:
+    plain = batches(store, seed=seed, questions_per_image=options.get("questions_per_image", 0)).at(step)
+    expected = {name: row for batch in plain for name, row in rows(batch).items()}
+    for world_size in (1, 2, 4):
+        shares = [
+            batches(store, seed=seed, micro_batch_size=8, rank=rank, world_size=world_size, **options).at(step)
+            for rank in range(world_size)
+        ]
+        assert len({len(share) for share in shares}) == 1
+        flat = [batch for share in shares for batch in share]
+        assert all(batch.input_ids.numel() <= 20 for batch in flat)
+        assert {name: row for batch in flat for name, row in rows(batch).items()} == expected
+        assert {batch.num_global_labels for batch in flat} == {plain[0].num_global_labels}
+
+
+def test_questions_of_an_image_meet_in_a_batch(store: FeatureStore) -> None:
+    def num_images(questions_per_image: int) -> int:
+        loader = batches(store, num_samples=60, micro_batch_size=8, questions_per_image=questions_per_image)
+        return sum(len(batch.visual_features) for step in range(6) for batch in loader.at(step))
+
+    assert num_images(8) < 0.6 * num_images(0)
+
+
+def test_a_mean_over_samples_weights_them_alike(store: FeatureStore) -> None:
+    for batch in batches(store, mean_over="samples").at(0):
+        assert batch.num_global_labels == 8
+        weights = torch.ones(batch.labels.shape) if batch.label_weights is None else batch.label_weights
+        sums = (weights * (batch.labels != -100)).sum(dim=1)
+        torch.testing.assert_close(sums, torch.ones(len(sums)))

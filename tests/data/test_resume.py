@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memvp_data.loader import TrainingBatches
@@ -53,6 +53,7 @@ def test_stopped_and_resumed_equals_uninterrupted(stops: list[int], options: dic
     assert len(set(epoch)) == len(epoch)
 
 
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**40),
     num_samples=st.integers(1, 40),

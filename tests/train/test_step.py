@@ -40,3 +40,18 @@ def test_rows_in_any_split_add_up_to_the_mean_of_the_whole() -> None:
     for cut in (1, 2, 5):
         parts = [token_loss_sum(logits[rows], labels[rows]) / count for rows in (slice(0, cut), slice(cut, 6))]
         torch.testing.assert_close(sum(parts), whole)
+
+
+def test_weights_count_each_label_and_ones_change_nothing() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 6, 5), torch.randint(0, 5, (3, 6))
+    labels[:, 2] = -100
+    weights = torch.rand(3, 6)
+    terms = [
+        weights[row, place]
+        * _loop_loss(logits[row : row + 1, place - 1 : place + 1], labels[row, None, place - 1 : place + 1])
+        for row in range(3)
+        for place in range(1, 6)
+    ]
+    torch.testing.assert_close(token_loss_sum(logits, labels, weights), sum(terms))
+    torch.testing.assert_close(token_loss_sum(logits, labels, torch.ones(3, 6)), token_loss_sum(logits, labels))

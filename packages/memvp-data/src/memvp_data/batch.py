@@ -39,17 +39,6 @@ class Batch:
     segments: Tensor | None = None
     """(B, T) int64, which sample of its row a token belongs to, -1 for padding; None unless packed."""
 
-    def attention_bias(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B, 1, T, T) for packed rows: 0 where a token may look, the lowest number of `dtype` elsewhere."""
-        if self.segments is None:
-            raise ValueError(
-                "attention_bias is for packed rows; make batches with packed_tokens, or use attention_mask"
-            )
-        same = self.segments[:, :, None] == self.segments[:, None, :]
-        allowed = same & torch.ones(same.shape[1:], dtype=torch.bool).tril()
-        bias = torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
-        return bias[:, None]
-
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from which copies to a GPU run beside its work."""
         tensors = {name: value.pin_memory() for name, value in self.tensors()}
@@ -107,6 +96,17 @@ def collate(
         position_ids=column([[range(length) for length in row] for row in lengths], value=0) if is_packed else None,
         segments=column(_spread(places, lengths), value=-1) if is_packed else None,
     )
+
+
+def attention_bias(segments: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """(B, 1, T, T) of `Batch.segments`: 0 where a token may look, back within its sample, else `dtype`'s lowest number.
+
+    For attention that takes a bias instead of a mask: transformers' "eager" and "sdpa".
+    """
+    same = segments[:, :, None] == segments[:, None, :]
+    allowed = same & torch.ones(same.shape[1:], dtype=torch.bool, device=segments.device).tril()
+    bias = torch.zeros(allowed.shape, dtype=dtype, device=segments.device)
+    return bias.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
 
 def padded(rows: Sequence[Sequence[int]], *, value: int) -> Tensor:

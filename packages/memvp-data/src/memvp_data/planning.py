@@ -58,14 +58,17 @@ def micro_batches(
 def shared_out(batches: Sequence[list[Row]], *, lengths: Sequence[int], world_size: int) -> list[list[list[Row]]]:
     """The micro-batches of every rank, equally many each, since ranks wait for each other at every one of them.
 
-    Where their number does not divide, the largest are halved. The dearest go round first, so ranks stay level.
+    Where their number does not divide, the largest are halved. Those of like cost run at the same time, and the rank
+    that got the dearest of them gets the cheapest of the next, so that no rank waits long.
     """
     batches = list(batches)
     while len(batches) % world_size:
         largest = max(range(len(batches)), key=lambda number: sum(map(len, batches[number])))
         batches[largest : largest + 1] = _halves(batches[largest])
     dearest = sorted(range(len(batches)), key=lambda number: (-_cost(batches[number], lengths=lengths), number))
-    return [[batches[number] for number in dearest[rank::world_size]] for rank in range(world_size)]
+    turns = [dearest[start : start + world_size] for start in range(0, len(dearest), world_size)]
+    ordered = [turn[::-1] if place % 2 else turn for place, turn in enumerate(turns)]
+    return [[batches[turn[rank]] for turn in ordered] for rank in range(world_size)]
 
 
 def strided(lengths: NDArray[np.integer], *, rank: int, world_size: int, max_rows: int) -> list[list[Row]]:
