@@ -126,12 +126,10 @@ class Entries:
         return torch.cat([joined, positions[..., num_rows:, :].expand(rows.shape[0], -1, -1)], dim=1), None
 
 
-def widened(tensor: Tensor, size: int, *, dim: int) -> Tensor:
-    """Zeros appended along the last (-1) or last but one (-2) dimension up to a size."""
-    missing = size - tensor.shape[dim]
-    if not missing:
-        return tensor
-    return functional.pad(tensor, (0, missing) if dim == -1 else (0, 0, 0, missing))
+def widened(tensor: Tensor, size: int) -> Tensor:
+    """Zeros appended along the last dimension up to a size."""
+    missing = size - tensor.shape[-1]
+    return functional.pad(tensor, (0, missing)) if missing else tensor
 
 
 def scaled(tensor: Tensor, scale: Scale) -> Tensor:

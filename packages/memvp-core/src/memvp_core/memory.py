@@ -105,7 +105,7 @@ def slot_scores(x: Float[Tensor, "E M D"], *, entries: Entries) -> Float[Tensor,
         return found
     if entries.position_mode == "concat":
         return torch.cat([rows, positions], dim=-1)
-    return positions + widened(rows, positions.shape[-1], dim=-1)
+    return positions + widened(rows, positions.shape[-1])
 
 
 def _in_basis(x: Tensor, entries: Entries) -> Tensor:
