@@ -34,19 +34,13 @@ from memvp_data.metrics.tally import make_tally
 from memvp_data.samples import Sample, Turn, to_id
 from memvp_data.templates import TEMPLATES, Template, written_rounds
 
+from .questions import asked, rows
+
 Values = dict[str, float]
 
 
-def asked(name: str, *answers: str, image: str = "", **fields: str) -> Sample:
-    return Sample(name, (image,) if image else (), (Turn("user", "?"),), answers=answers, fields=fields)
-
-
-def row(name: str, text: str) -> dict[str, str]:
-    return {"question_id": name, "text": text}
-
-
 def values(tally: Callable[..., Any], texts: dict[str, str], samples: list[Sample], **options: Any) -> Values:
-    return tally(pair([row(name, text) for name, text in texts.items()], samples), **options).values()
+    return tally(pair(rows(texts), samples), **options).values()
 
 
 def vqa_corpus(predictions: list[str], references: list[dict]) -> dict[str, Any]:
@@ -88,7 +82,7 @@ def as_totals(counts: dict[str, float]) -> dict[str, NDArray[np.float64]]:
 
 def whole_captions(predictions: list[str], references: list[list[str]]) -> dict[str, Any]:
     samples = [asked(str(n), *group) for n, group in enumerate(references)]
-    answered = pair([row(str(n), text) for n, text in enumerate(predictions)], samples)
+    answered = pair(rows({str(n): text for n, text in enumerate(predictions)}), samples)
     own, groups, _ = captions.tokenize(answered)
     return caption_scores(own, groups, with_meteor=find_jar(METEOR) is not None)
 
