@@ -47,6 +47,12 @@ def test_columns_may_have_other_names(root: Path) -> None:
     assert sample == Sample("7", ("shelf_s1_dpng",), (Turn("user", "Was?"),), "tier", ("Hund",), "q.csv")
 
 
+def test_without_an_image_root_a_table_needs_no_images(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("question\nWho?\n")
+    (sample,) = read_questions(tmp_path / "q.csv", image_root=None)
+    assert sample.image_ids == ()
+
+
 def test_the_first_answer_is_learnt(root: Path) -> None:
     content = json.dumps([{"question": "Who?", "answer": ["Ann", "Anna"]}])
     (sample,) = to_learn(questions(root, "q.json", content))
@@ -62,8 +68,13 @@ def test_the_first_answer_is_learnt(root: Path) -> None:
         ("q.csv", HEADER + "no.png,Who?,Ann\n", r"q\.csv, line 2: image 'no.png' is not in .*images"),
         ("q.csv", HEADER + "../q.csv,Who?,Ann\n", r"q\.csv, line 2: name '../q.csv' could leave its folder"),
         ("q.csv", "image,Question\nx,Who?\n", r"q\.csv, line 2: there is no column 'question' among \['image', 'Ques"),
-        ("q.csv", "id,question\n1,a\n1,b\n", r"q\.csv, line 3: this id '1' was used before"),
-        ("q.csv", "question,task\n" + "x" * 2_000_000 + ",t\n", r"line 2: \"question\" has 2,000,000 characters"),
+        (
+            "q.csv",
+            "file,question\nx,Who?\n",
+            r"q\.csv, line 2: there is no column 'image' among \['file', 'question'\]",
+        ),
+        ("q.csv", "id,image,question\n1,,a\n1,,b\n", r"q\.csv, line 3: this id '1' was used before"),
+        ("q.csv", "question,image\n" + "x" * 2_000_000 + ",\n", r"line 2: \"question\" has 2,000,000 characters"),
         ("q.json", '[{"question": 3}]', r"q\.json, record 0: \"question\" must be a string, got 3"),
         ("q.json", '[{"question": "a", "answer": []}]', r"record 0: \"answer\" must be a list of strings, got \[\]"),
         ("q.json", '[{"question": "a", "answer": [1]}]', r"record 0: each of \"answer\" must be a string"),

@@ -24,9 +24,9 @@ class Columns:
     """Names of the columns or JSON fields."""
 
     image: str = "image"
-    """Path of the image below the image root."""
+    """Path of the image below the image root; without that root the column may be missing, and the others always."""
     question: str = "question"
-    """What is asked; there must be such a column, the others may be missing."""
+    """What is asked; there must be such a column."""
     answer: str = "answer"
     """The right answer, or a list of them."""
     id: str = "id"
@@ -42,10 +42,14 @@ def read_questions(
 
     Images must exist below `image_root` (None: not checked). Raises `DatasetError` naming the row.
     """
-    path, images, ids = Path(path), ImageFolder(image_root), OnceOnly("id")
+    path, images, ids, columns = Path(path), ImageFolder(image_root), OnceOnly("id"), columns or Columns()
+    # In a table an image column of another name would make all its questions text only.
+    needs_image = image_root is not None and path.suffix in _DELIMITERS
+    required = (columns.question, columns.image) if needs_image else (columns.question,)
     for place, number, row in _rows(path):
         with placed(place):
-            sample = _sample(row, number=number, columns=columns or Columns(), images=images, source=path.name)
+            _check_columns(row, required=required)
+            sample = _sample(row, number=number, columns=columns, images=images, source=path.name)
             ids.add(sample.id)
         yield sample
 
@@ -69,9 +73,13 @@ def _rows(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         yield f"{path.name}, line {line}", number, row
 
 
+def _check_columns(row: Mapping[str, Any], *, required: tuple[str, ...]) -> None:
+    for name in required:
+        if name not in row:
+            raise DatasetError(f"there is no column {name!r} among {shown(list(row))}; name yours in Columns")
+
+
 def _sample(row: Mapping[str, Any], *, number: int, columns: Columns, images: ImageFolder, source: str) -> Sample:
-    if columns.question not in row:
-        raise DatasetError(f"there is no column {columns.question!r} among {shown(list(row))}; name yours in Columns")
     image = text(row, columns.image, default="")
     return Sample(
         id=to_id(str(number) if row.get(columns.id) in (None, "") else label(row, columns.id)),
