@@ -93,3 +93,13 @@ def test_sqa_i_is_the_score_of_questions_with_an_image() -> None:
     tally = sqa_i.tally(answered((one, "B"), (two, "A")))
     assert [*tally.values().items()] == [("questions with an image", 100), ("all questions", 50)]
     assert [*sqa_i.tally(answered((two, "C"))).values().items()] == [("all questions", 100)]
+
+
+def test_whole_sentences_are_noticed() -> None:
+    one = problem("1", "B", subject="natural science", hint=True, image=True, grade=6)
+    sentence = answered((one, "The answer is B."))
+    first = scienceqa.tally(sentence)
+    assert (first.values()["average"], first.num_unparsable) == (0, 1)
+    assert first.notes == ('1 predictions begin "The answer is": score whole sentences as scienceqa-sentence',)
+    whole = scienceqa.tally(sentence, extract=scienceqa.sentence)
+    assert (whole.values()["average"], whole.notes) == (100, ())

@@ -39,7 +39,15 @@ def index_of(letter: str | None, *, num_choices: int) -> int:
 
 def tally(answered: Sequence[Answered], *, extract: Callable[[str], str | None] = first_capital) -> Tally:
     """Average and the eight groups; a question with hint and image counts in TXT and IMG."""
-    return tally_marks((_mark(question, extract=extract) for question in answered), title="average", order=GROUPS)
+    marks = (_mark(question, extract=extract) for question in answered)
+    return tally_marks(marks, title="average", order=GROUPS, notes=_notes(answered) if extract is first_capital else ())
+
+
+def _notes(answered: Sequence[Answered]) -> tuple[str, ...]:
+    """Whole sentences read as continuations of "The answer is" all come out as T."""
+    sentences = sum(question.text.lstrip().startswith("The answer is") for question in answered)
+    advice = f'{sentences} predictions begin "The answer is": score whole sentences as scienceqa-sentence'
+    return (advice,) if sentences else ()
 
 
 def _mark(question: Answered, *, extract: Callable[[str], str | None]) -> Mark:
