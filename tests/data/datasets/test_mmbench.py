@@ -68,6 +68,19 @@ def test_a_bad_row_is_named(official: Callable[[str], Path], changes: dict, mess
         list(read_mmbench(root, split="dev"))
 
 
+def test_none_is_an_option_unless_it_is_the_last(official: Callable[[str], Path]) -> None:
+    root, rows = official("mmbench"), mmbench_rows(by_reference=False)
+    rows[0] |= {"C": "None", "D": "nan"}
+    rows[1] |= {"C": "none", "D": "None"}
+    _put_rows(root / FILES["dev"], rows[:2] + rows[4:])
+    first, second, *_ = read_mmbench(root, split="dev")
+    assert json.loads(first.fields["choices"]) == ["cat", "dog"]
+    assert json.loads(second.fields["choices"]) == ["dog", "car"]
+    rows[0] |= {"B": "None", "C": "car", "answer": "A"}
+    _put_rows(root / FILES["dev"], rows[:1])
+    assert json.loads(next(read_mmbench(root, split="dev")).fields["choices"]) == ["cat", "None", "car"]
+
+
 def test_no_base64_and_no_columns_are_named(official: Callable[[str], Path]) -> None:
     root, rows = official("mmbench"), mmbench_rows(by_reference=False)
     rows[0]["image"] = "@" * 65

@@ -97,11 +97,13 @@ def _present(cell: str) -> str:
 
 
 def _choices(row: Row) -> list[str]:
-    cells = [_present(row.get(letter, "")) for letter in LETTERS]
-    choices = [cell for cell in cells if cell]
-    if len(choices) < 2 or cells[: len(choices)] != choices:
-        raise DatasetError(f"options must fill A, B, ... without a gap, got {shown(cells)}")
-    return choices
+    """The options up to the last that is there. Between others "None" is an option's text, at the end it is missing."""
+    choices = [row.get(letter, "") for letter in LETTERS]
+    while choices and not _present(choices[-1]):
+        choices.pop()
+    if len(choices) < 2 or not all(choices):
+        raise DatasetError(f"options must fill A, B, ... without a gap, got {shown(choices)}")
+    return [checked_text(choice, what="each option") for choice in choices]
 
 
 def _answers(row: Row, *, choices: list[str]) -> tuple[str, ...]:
