@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save
 
 from memvp_data import features as features_module
-from memvp_data.features import FeatureStore, feature_record, parse_features
+from memvp_data.features import FeatureStore, feature_record, parse_features, pooled
 from memvp_data.shards import ShardError, write_shards
 
 
@@ -110,3 +110,51 @@ def test_an_empty_or_unfinished_store_is_refused(tmp_path: Path) -> None:
 def test_features_that_would_poison_training_are_not_written(value: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         feature_record(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("poison", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+def test_stored_poison_is_refused_when_it_is_read(tmp_path: Path, dtype: torch.dtype, poison: float) -> None:
+    value = torch.full((3, 4), torch.finfo(dtype).max, dtype=dtype)
+    value[1] = torch.finfo(dtype).min
+    assert torch.equal(parse_features(feature_record(value)), value)
+    value[2, 1] = torch.tensor(poison, dtype=dtype)
+    record = save({"features": value})  # not feature_record, which would not write it
+    with pytest.raises(ValueError, match="hold NaN or infinity"):
+        parse_features(record)
+    good = feature_record(torch.zeros(3, 4, dtype=dtype))
+    write_shards(tmp_path, [("a", {"safetensors": good}), ("b", {"safetensors": record})], kind="features")
+    with pytest.raises(ShardError, match=r"features-00000\.tar, key 'b': features hold NaN"):
+        FeatureStore(tmp_path).load(["b"])
+
+
+def test_streamed_features_are_those_that_are_loaded(tmp_path: Path) -> None:
+    content = tensors(10)
+    store = store_of(tmp_path, content)
+    streamed = dict(store.stream())
+    assert list(streamed) == list(content)
+    assert all(torch.equal(streamed[name], content[name]) for name in content)
+
+
+def test_damaged_features_can_be_left_out(tmp_path: Path) -> None:
+    store_of(tmp_path, tensors(10))
+    (tmp_path / "features-00001.tar").unlink()
+    store = FeatureStore(tmp_path, on_damage="quarantine")
+    assert len(store) == 6
+    assert store.quarantine is not None
+    assert (store.quarantine.num_kept, store.quarantine.num_left_out) == (6, 4)
+    assert store.load(["image000", "image009"]).shape == (2, 5, 3)
+    with pytest.raises(ShardError, match="no features of image 'image004'"):
+        store.load(["image004"])
+
+
+def test_pooling_averages_blocks_of_the_grid() -> None:
+    grid = torch.arange(16.0).reshape(4, 4, 1).expand(4, 4, 2)
+    result = pooled(grid.reshape(16, 2).half(), side=2)
+    assert result.dtype == torch.float16
+    expected = [[grid[2 * i : 2 * i + 2, 2 * j : 2 * j + 2, 0].mean().item()] * 2 for i in range(2) for j in range(2)]
+    assert result.tolist() == expected
+    assert torch.equal(pooled(torch.eye(9), side=3), torch.eye(9))
+    for rows, side in ((17, 2), (16, 3), (16, 0), (16, 5)):
+        with pytest.raises(ValueError, match="choose another side"):
+            pooled(torch.zeros(rows, 2), side=side)

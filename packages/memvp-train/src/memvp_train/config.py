@@ -72,7 +72,7 @@ class VisionConfig:
         )
         _require(
             self.pool_side is None or (self.pool_side >= 1 and self.tokens == "patches"),
-            message=f"vision.pool_side {self.pool_side} with tokens {self.tokens!r}; pool patches, to 1 or more per side",
+            message=f"vision.pool_side {self.pool_side} with tokens {self.tokens!r}; pool patches, to 1 or more",
         )
 
 
