@@ -36,7 +36,8 @@ def test_the_table(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "gqa: 40 predictions about 20 images, 25.00 % without a readable answer"
     assert lines[2].split() == ["score", "value", "95", "%", "interval", "n"]
     assert lines[3].split()[:2] == ["accuracy", "75.00"]
-    assert lines[-1] == "intervals: 95 %, 1,000 bootstrap resamples of images, seed 0"
+    assert lines[-2] == "intervals: 95 %, 1,000 bootstrap resamples of images, seed 0"
+    assert lines[-1].startswith("note: 20 images are few: such intervals are too narrow")
 
 
 def test_the_comparison_and_the_json(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

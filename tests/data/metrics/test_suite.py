@@ -67,6 +67,12 @@ def test_a_report_in_full() -> None:
     assert report.scores["accuracy"].value == 50
     assert report.differences["accuracy"].value == -50
     assert json.loads(json.dumps(report.as_json(), allow_nan=False))["scores"]["open"]["n"] == 8
+    assert report.notes == ("4 images are few: such intervals are too narrow, 30 and more are trustworthy",)
+
+
+def test_many_images_carry_no_warning() -> None:
+    samples = [asked(str(n), "red", image=f"i{n}") for n in range(30)]
+    assert score("gqa", [row(sample.id, "red") for sample in samples], samples, resamples=5).notes == ()
 
 
 def test_test_splits_without_answers_are_not_scored(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from memvp_data.metrics.pairing import Answered, ScoreError, pair
 from memvp_data.metrics.tally import Tally
 from memvp_data.samples import Sample
 
+MANY_IMAGES = 30
+"""Below, a report warns: percentile intervals from few images cover the truth less often than they say."""
+
 Metric = Callable[[Sequence[Answered]], Tally]
 
 METRICS: dict[str, Metric] = {
@@ -99,7 +102,7 @@ def score(
         unparsable=tally.num_unparsable / tally.n,
         scores=intervals(tally, resamples=resamples, seed=seed),
         differences=compared,
-        notes=tally.notes,
+        notes=tally.notes + _few_images(len(tally.images)),
         resamples=resamples,
         seed=seed,
     )
@@ -110,6 +113,11 @@ def find_metric(dataset: str) -> Metric:
     if dataset not in METRICS:
         raise ScoreError(f"there is no metric {dataset!r}; known: {', '.join(METRICS)}")
     return METRICS[dataset]
+
+
+def _few_images(num_images: int) -> tuple[str, ...]:
+    note = f"{num_images} images are few: such intervals are too narrow, {MANY_IMAGES} and more are trustworthy"
+    return (note,) if num_images < MANY_IMAGES else ()
 
 
 def _without_nan(value: Any) -> Any:
