@@ -163,6 +163,30 @@ def write_gqa(root: Path) -> None:
     put_images(root / "images", "n100.jpg", "n200.jpg", "2375429.jpg", "2375430.jpg")
 
 
+def write_vqav2_vl_t5(root: Path) -> None:
+    """A label for each score, an empty one, and the raw answers that VL-T5 keeps beside them."""
+    for number, question, question_type, answer_type, answers in VQA_QUESTIONS:
+        split = {9: "train", 42: "train", 73: "val", 74: "test"}[number]
+        image = coco_name(number, "train2014" if number == 9 else "val2014")
+        counts = {} if number == 9 else {answer: answers.count(answer) for answer in answers}
+        record = {"question_id": 1000 * number, "question_type": question_type, "answer_type": answer_type}
+        record |= {"img_id": Path(image).stem, "sent": question, "is_topk_optimal": True}
+        record["label"] = {answer: min(1.0, round(0.3 * count, 1)) for answer, count in counts.items()}
+        record["answers"] = [
+            {"answer": a, "answer_confidence": "yes", "answer_id": n + 1} for n, a in enumerate(answers)
+        ]
+        path = root / f"vqa/karpathy_{split}.json"
+        put_json(path, [*(json.loads(path.read_text()) if path.is_file() else []), record])
+        put_images(root, image)
+
+
+def write_gqa_vl_t5(root: Path) -> None:
+    for number, part in enumerate(("train", "valid", "testdev"), start=1):
+        record = {"question_id": f"0{number}", "img_id": f"n{number}", "sent": "What is it?", "label": {"cat": 1.0}}
+        put_json(root / f"GQA/{part}.json", [record])
+        put_images(root / "images", f"n{number}.jpg")
+
+
 SUBJECTS = ("natural science", "social science", "language science")
 
 
@@ -366,6 +390,8 @@ def talk(name: str, *said: str, image: str | None = None) -> Record:
 WRITERS: dict[str, Callable[[Path], None]] = {
     "vqav2": write_vqav2,
     "gqa": write_gqa,
+    "vqav2_vl_t5": write_vqav2_vl_t5,
+    "gqa_vl_t5": write_gqa_vl_t5,
     "coco": write_coco,
     "scienceqa": write_scienceqa,
     "sqa_i": write_sqa_i,

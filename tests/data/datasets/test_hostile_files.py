@@ -23,7 +23,7 @@ from memvp_data.datasets.table import DATASETS
 from memvp_data.samples import Sample, write_samples
 from tests.data.datasets.official import WRITERS, put_json, put_lines
 
-NUM_CASES = 200  # of each dataset: 2,800 in all
+NUM_CASES = 200  # of each dataset: 3,200 in all
 MAX_MESSAGE = 1000
 TOKENS = (
     b'\0 \xff\xfe " \\ { } [ ] , : \n \t \r null true NaN Infinity 1e999 -1 "../../x" "\\ud800" 0x1 \xed\xa0\x80'.split(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from memvp_data.datasets import coco, gqa, karpathy, llava, mmbench, mme, pope, scienceqa, sqa_i, video, vqav2
+from memvp_data.datasets import coco, gqa, karpathy, llava, mmbench, mme, pope, scienceqa, sqa_i, video, vl_t5, vqav2
 from memvp_data.samples import Sample
 
 
@@ -102,6 +102,24 @@ DATASETS: dict[str, Dataset] = {
             "testdev": Split((gqa.question_file("testdev"),), (12_578,), 398),
             "test": Split((gqa.question_file("test"),), (95_336,), 2_987),
             "challenge": Split((gqa.question_file("challenge"),)),
+        },
+    ),
+    "vqav2_vl_t5": Dataset(
+        vl_t5.read_vqav2_of_vl_t5,
+        {
+            "karpathy_train": Split((vl_t5.vqa_file("karpathy_train"),), (605_102,)),
+            "karpathy_val": Split((vl_t5.vqa_file("karpathy_val"),), (26_729,)),
+            "karpathy_test": Split((vl_t5.vqa_file("karpathy_test"),), (26_280,)),
+        },
+        images="",
+    ),
+    "gqa_vl_t5": Dataset(
+        vl_t5.read_gqa_of_vl_t5,
+        {
+            "train": Split(vl_t5.gqa_files("train"), (943_000,), 72_140),
+            "valid": Split(vl_t5.gqa_files("valid"), (132_062,), 10_234),
+            "train_valid": Split(vl_t5.gqa_files("train_valid"), (1_075_062,)),
+            "testdev": Split(vl_t5.gqa_files("testdev"), (12_578,), 398),
         },
     ),
     "coco": Dataset(

@@ -151,13 +151,14 @@ def _sample(question: Record, annotation: Record | None, *, subset: str, images:
         image_ids=(images.id(f"{folder}/COCO_{folder}_{image_id:012d}.jpg"),),
         turns=(Turn("user", text(question, "question")),),
         task=known.get("answer_type", ""),
-        answers=() if annotation is None else _answers(annotation),
+        answers=() if annotation is None else raw_answers(annotation),
         source=question_file(subset),
         fields=known,
     )
 
 
-def _answers(annotation: Record) -> tuple[str, ...]:
+def raw_answers(annotation: Record) -> tuple[str, ...]:
+    """What the ten annotators answered, in their order."""
     answers = annotation.get("answers")
     if not isinstance(answers, list) or len(answers) != NUM_ANNOTATORS:
         raise DatasetError(f'"answers" must hold the answers of {NUM_ANNOTATORS} annotators, got {shown(answers)}')
