@@ -8,6 +8,7 @@ from memvp_data.datasets.check import add_check_command
 from memvp_data.score_command import add_score_command
 from memvp_data.shard_commands import add_index_command, add_verify_command
 from memvp_data.submission_command import add_submission_command
+from memvp_data.toyworld.command import add_toyworld_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_check_command(commands)
     add_score_command(commands)
     add_submission_command(commands)
+    add_toyworld_command(commands)
     chosen = parser.parse_args(arguments)
     return chosen.run(chosen)
 

@@ -1,4 +1,4 @@
-"""A drawn micro-world that writes itself in the official LLaVA-1.5 files, for tests, demos and first steps."""
+"""A drawn micro-world that writes itself in the official files of every benchmark, for tests, demos and first steps."""
 
 from memvp_data.toyworld.shipped import model_path
 from memvp_data.toyworld.write import ToyWorldConfig, images_in, write_toyworld
