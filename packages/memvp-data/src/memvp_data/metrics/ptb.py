@@ -14,7 +14,19 @@ _DROPPED = {"''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", 
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _RENAMED = {**_BRACKETS, "€": "$", "£": "#", "¢": "cents", "½": "1/2", "¼": "1/4", "¾": "3/4"}
 _PLAIN = str.maketrans(
-    {"‘": "'", "’": "'", '"': "''", "“": "''", "”": "''", "–": " -- ", "—": " -- ", "…": " ... ", "\xa0": " "}
+    {
+        "‘": "'",
+        "’": "'",
+        '"': "''",
+        "“": "''",
+        "”": "''",
+        "–": " -- ",
+        "—": " -- ",
+        "…": " ... ",
+        "\xa0": " ",
+        "«": "''",
+        "»": "''",
+    }
 )
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&nbsp;": " "}
 _ENTITY = re.compile("|".join(_ENTITIES), re.IGNORECASE)
@@ -30,28 +42,30 @@ _SPLIT_WORDS = {
     "'twas": "'t was",
     "y'all": "y' all",
 }
-_ABBREVIATIONS = (
-    "mr|mrs|ms|dr|st|jr|sr|vs|etc|prof|gen|sen|rep|gov|capt|lt|col|sgt|rev|ave|blvd|bldg|rd|inc|co|corp|ltd|bros|ft|"
-    "mt|jan|feb|mar|apr|jun|jul|aug|sep|sept|oct|nov|dec"
-)
+# They keep their period; the second list only where they begin with a capital, the third before a number.
+_ABBREVIATIONS = "|".join(".join(".split())
+_CAPITAL_ABBREVIATIONS = "|".join("Ark Del Ill La Mass Miss Ore Pa Tex Wash".split())
+_NUMBERED = "no|nos|fig|figs|pp|p|vol"
 _ENDING = r"'(?:s|m|d|re|ve|ll)(?!\w)"
+_WORD = r"(?:(?!n't(?!\w))[^\W½¼¾]|[\u0300-\u036f])+"
 # The first alternative that fits is the next token.
 _TOKEN = re.compile(
     rf"""
-      (?:https?://|www\.)[^\s"]*[^\s".,;:!?)]
-    | '[0-9]0s | '[0-9]{{2}}(?!\w) | '(?:em|cause)(?!\w) | 'n'(?=roll|\W|$) | 'n(?=\s|$) | ol'(?!\w)
-    | (?:cannot|gonna|gotta|wanna|gimme|lemme|'tis|'twas|y'all)(?![\w'-])
+      '' | (?:https?://|www\.)[^\s"]*[^\s".,;:!?)]
+    | '[0-9]0s | '[0-9]{{2}}(?!\w) | '(?:em|cause|til)(?!\w) | 'n'(?=roll|\W|$) | 'n(?=\s|$) | ol'(?!\w)
+    | (?:cannot|gonna|gotta|wanna|gimme|lemme|'tis|'twas)(?![\w-]|'\w) | y'all(?!\w)
     | {_ENDING} | n't(?!\w)
     | ph\.d\.? | [^\W\d_](?:\.[^\W\d_])+(?!\w)\.?
-    | (?:{_ABBREVIATIONS})\.(?!\w) | no\.(?=\s*[0-9]) | [^\W\d_]\.(?!\w|\.\.)
-    | \w+\.(?=,)
-    | [0-9]+[ ][0-9]+/[0-9]+(?![\w/-]) | [0-9]+:[0-9]+ | [0-9]+\.[0-9]+(?:-\w+)+
+    | (?:{_ABBREVIATIONS}|(?-i:{_CAPITAL_ABBREVIATIONS}))\.(?!\w) | (?:{_NUMBERED})\.(?=\s*[0-9])
+    | [^\W\d_]\.(?!\w|\.\.) | \w+\.(?=,)
+    | [\w.+-]{{1,64}}@[\w-]{{1,64}}\.[\w.]{{1,64}}(?<!\.) | c\+\+ | c\#
+    | (?<!\S)[-+][0-9]+(?![\w/:-]|[.,][0-9]) | [0-9]+[ ][0-9]+/[0-9]+(?![\w/-]) | [0-9]+:[0-9]+ | [0-9]+\.[0-9]+(?:-\w+)+
     | [0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?(?:/[0-9]+(?:-\w+)*)?(?![\w-]) | \.[0-9]+
     | (?-i:[A-Z]+&[A-Z]+)
     | (?:o|d|l|ma)'[^\W\d_]{{2,}}
-    | (?:(?!n't(?!\w))[\w\u0300-\u036f])+(?:[-/.](?:(?!n't(?!\w))[\w\u0300-\u036f])+)*
+    | {_WORD}(?:[-/.]{_WORD})*
     | \#[^\W\d]\w+ | <[a-z/][^<>\s]*> | @\w+
-    | \.\.\. | '' | --+ | [!?]{{2,}} | \*+ | \S
+    | \.\.\. | --+ | [!?]{{2,}} | \*+ | \S
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -70,6 +84,8 @@ def without_punctuation(tokens: Iterable[str]) -> str:
 
 def _token(text: str) -> str:
     lowered = text.lower()
+    if lowered.startswith("---"):
+        return "--"
     if " " in lowered:  # "1 1/2" is one word, held together by a no-break space
         return lowered.replace(" ", "\xa0")
     return _SPLIT_WORDS.get(lowered) or _RENAMED.get(lowered, lowered)
