@@ -1,4 +1,4 @@
-"""Images made to harm: bombs of pixels, bytes, frames and text, formats in disguise. A sentence refuses each at once."""
+"""Images made to harm: bombs of pixels, bytes, frames and text, formats in disguise. A sentence refuses each."""
 
 import io
 import resource

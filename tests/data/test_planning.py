@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.planning import micro_batches, packed_rows, rows_by_image, shared_out
+from memvp_data.planning import image_blocks, micro_batches, packed_rows, rows_by_image, shared_out
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 
@@ -63,6 +63,26 @@ def test_every_rank_has_equally_many(lengths, per_rank, world_size, max_rows, is
     assert all(batch and all(batch) for share in shares for batch in share)
     # Halving makes as few more as it must.
     assert len(batches) <= len(shares) * len(shares[0]) < len(batches) + world_size
+
+
+@given(
+    samples=st.lists(st.tuples(st.integers(1, 20), st.integers(-1, 4)), min_size=1, max_size=20),
+    world_size=st.sampled_from([1, 2, 4]),
+    max_rows=st.integers(1, 9),
+)
+def test_blocks_of_images_are_equally_large_on_all_ranks(samples, world_size, max_rows) -> None:
+    lengths, images = zip(*samples * world_size, strict=True)
+    shares = [
+        image_blocks(lengths, images=images, rank=rank, world_size=world_size, max_rows=max_rows)
+        for rank in range(world_size)
+    ]
+    assert len({tuple(map(len, share)) for share in shares}) == 1
+    assert all(0 < len(batch) <= max_rows for share in shares for batch in share)
+    places = [row[0] for share in shares for batch in share for row in batch]
+    assert sorted(places) == list(range(len(lengths)))
+    # Cut once for every border between blocks, no more.
+    blocks = [{images[row[0]] for row in batch} - {-1} for share in shares for batch in share]
+    assert sum(map(len, blocks)) <= len(set(images) - {-1}) + len(blocks) - 1
 
 
 def test_ranks_get_level_work() -> None:

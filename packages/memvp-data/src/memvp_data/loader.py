@@ -17,7 +17,7 @@ from memvp_data.batch import Segment, collate
 from memvp_data.batch import padded as padded
 from memvp_data.grouping import GroupedOrder
 from memvp_data.order import global_batch, global_positions
-from memvp_data.planning import Row, micro_batches, packed_rows, rows_by_image, shared_out, strided
+from memvp_data.planning import Row, image_blocks, micro_batches, packed_rows, rows_by_image, shared_out, strided
 from memvp_data.resume import LoaderState
 from memvp_data.sample_rows import SampleRows, rows_of
 from memvp_data.text import Encoded
@@ -112,13 +112,17 @@ class TrainingBatches:
         return chosen, self.rows.drawn_rows(chosen, seed=self.seed, epochs=epochs)
 
     def _plan(self, lengths: NDArray[np.integer], *, images: NDArray[np.integer]) -> list[list[Row]]:
-        if self.token_budget is None and self.packed_tokens is None:
-            return strided(lengths, rank=self.rank, world_size=self.world_size, max_rows=self.micro_batch_size)
-        sizes = lengths.tolist()
+        sizes, share = lengths.tolist(), {"rank": self.rank, "world_size": self.world_size}
+        shown = images.tolist() if self.questions_per_image else [-1] * len(sizes)
         if self.packed_tokens is not None:
-            rows = packed_rows(sizes, row_tokens=self.packed_tokens)
+            order = [row[0] for row in rows_by_image(sizes, images=shown)] if self.questions_per_image else None
+            rows = packed_rows(sizes, row_tokens=self.packed_tokens, order=order)
+        elif self.token_budget is not None:
+            rows = rows_by_image(sizes, images=shown)
+        elif self.questions_per_image:
+            return image_blocks(sizes, images=shown, **share, max_rows=self.micro_batch_size)
         else:
-            rows = rows_by_image(sizes, images=images.tolist())
+            return strided(lengths, **share, max_rows=self.micro_batch_size)
         batches = micro_batches(rows, lengths=sizes, max_rows=self.micro_batch_size, token_budget=self.token_budget)
         return shared_out(batches, lengths=sizes, world_size=self.world_size)[self.rank]
 

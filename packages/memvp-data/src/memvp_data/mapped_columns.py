@@ -88,7 +88,8 @@ def open_columns(path: Path | str) -> tuple[dict[str, NDArray[Any]], dict[str, s
             raise ValueError(f"its header claims {size} bytes, at most {_MAX_HEADER} are expected")
         header: dict[str, Any] = json.loads(file.read(size))
     metadata = header.pop("__metadata__", {})
-    data = np.memmap(path, dtype=np.uint8, mode="r", offset=0)[8 + size :]
+    # A plain array on top of the map: slices of np.memmap itself are slow.
+    data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))[8 + size :]
     length = max((column["data_offsets"][1] for column in header.values()), default=0)
     if length != len(data):
         raise ValueError(f"it holds {len(data)} bytes of columns, its header says {length}")

@@ -12,11 +12,15 @@ Row = list[int]
 """Places in the global batch that share a row."""
 
 
-def packed_rows(lengths: Sequence[int], *, row_tokens: int) -> list[Row]:
-    """Rows of at most `row_tokens` tokens: longest first, each into the first row with room. A longer one is alone."""
+def packed_rows(lengths: Sequence[int], *, row_tokens: int, order: Sequence[int] | None = None) -> list[Row]:
+    """Rows of at most `row_tokens` tokens: each sample into the first row with room. A longer one is alone.
+
+    `order` says which sample is placed first; without it the longest is, which leaves the least room unused.
+    """
     rows: list[Row] = []
     free: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+    longest_first = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    for place in longest_first if order is None else order:
         number = next((number for number, room in enumerate(free) if room >= lengths[place]), len(rows))
         if number == len(rows):
             rows.append([])
@@ -75,6 +79,20 @@ def strided(lengths: NDArray[np.integer], *, rank: int, world_size: int, max_row
     """The micro-batches of a rank when they must be equally many and large everywhere: no budget, no packing."""
     own = np.argsort(lengths, kind="stable")[rank::world_size].tolist()
     return [[[place] for place in own[start : start + max_rows]] for start in range(0, len(own), max_rows)]
+
+
+def image_blocks(
+    lengths: Sequence[int], *, images: Sequence[int], rank: int, world_size: int, max_rows: int
+) -> list[list[Row]]:
+    """As `strided`, but the questions of an image fall into one micro-batch of one rank, where their number allows."""
+    rows = rows_by_image(lengths, images=images)
+    per_rank = len(rows) // world_size
+    batches: list[list[Row]] = []
+    for start in range(0, per_rank, max_rows):
+        size = min(max_rows, per_rank - start)
+        first = start * world_size + rank * size
+        batches.append(rows[first : first + size])
+    return batches
 
 
 def _halves(batch: list[Row]) -> list[list[Row]]:

@@ -5,6 +5,7 @@ epoch, as a pure function of (seed, epoch, sample).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,6 +30,8 @@ COLUMNS: dict[str, Any] = {
     "image_names": np.uint8,
     "image_name_offsets": np.int64,
 }
+
+_NAMES_AT_ONCE = 1 << 14
 
 
 class TokenTableError(ValueError):
@@ -140,12 +143,17 @@ class TokenTable(Sequence[Encoded]):
     def image_numbers(self) -> NDArray[np.int32]:
         """(samples,): equal for samples of the same image, -1 for none."""
         images = self._columns["images"]
-        return images if self.with_images else np.full_like(images, -1)
+        return images if self.with_images else np.broadcast_to(np.int32(-1), images.shape)
 
     def image_names(self) -> Iterator[str]:
         """Every image that a sample needs, once."""
-        numbers = range(len(self._columns["image_name_offsets"]) - 1) if self.with_images else range(0)
-        return (self._name("image_name", number) for number in numbers)
+        offsets, names = self._columns["image_name_offsets"], self._columns["image_names"]
+        num_images = len(offsets) - 1 if self.with_images else 0
+        for first in range(0, num_images, _NAMES_AT_ONCE):
+            edges = offsets[first : min(first + _NAMES_AT_ONCE, num_images) + 1].tolist()
+            text = names[edges[0] : edges[-1]].tobytes()
+            for start, stop in pairwise(edges):
+                yield text[start - edges[0] : stop - edges[0]].decode()
 
     def first_row(self, place: int) -> int:
         """The first row of a sample."""
