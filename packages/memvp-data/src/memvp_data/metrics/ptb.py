@@ -43,7 +43,13 @@ _SPLIT_WORDS = {
     "y'all": "y' all",
 }
 # They keep their period; the second list only where they begin with a capital, the third before a number.
-_ABBREVIATIONS = "|".join(".join(".split())
+_ABBREVIATIONS = "|".join(
+    "mr mrs ms messrs mme mlle dr jr sr prof gen sen rep gov pres capt cmdr adm maj brig lt col sgt cpl pfc pvt "
+    "hon rev insp supt esq st ste ave blvd rd sq ct bldg mt ft vs etc al cf est ext tel seq ph dept univ assn natl "
+    "intl inc co corp ltd bros mfg plc bancorp jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed "
+    "thu thurs fri ala ariz calif colo conn dak fla ga ind kan ky md mich minn mo mont neb nev okla tenn va vt wis "
+    "wyo".split()
+)
 _CAPITAL_ABBREVIATIONS = "|".join("Ark Del Ill La Mass Miss Ore Pa Tex Wash".split())
 _NUMBERED = "no|nos|fig|figs|pp|p|vol"
 _ENDING = r"'(?:s|m|d|re|ve|ll)(?!\w)"
@@ -59,7 +65,8 @@ _TOKEN = re.compile(
     | (?:{_ABBREVIATIONS}|(?-i:{_CAPITAL_ABBREVIATIONS}))\.(?!\w) | (?:{_NUMBERED})\.(?=\s*[0-9])
     | [^\W\d_]\.(?!\w|\.\.) | \w+\.(?=,)
     | [\w.+-]{{1,64}}@[\w-]{{1,64}}\.[\w.]{{1,64}}(?<!\.) | c\+\+ | c\#
-    | (?<!\S)[-+][0-9]+(?![\w/:-]|[.,][0-9]) | [0-9]+[ ][0-9]+/[0-9]+(?![\w/-]) | [0-9]+:[0-9]+ | [0-9]+\.[0-9]+(?:-\w+)+
+    | (?<!\S)[-+][0-9]+(?![\w/:-]|[.,][0-9])
+    | [0-9]+[ ][0-9]+/[0-9]+(?![\w/-]) | [0-9]+:[0-9]+ | [0-9]+\.[0-9]+(?:-\w+)+
     | [0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?(?:/[0-9]+(?:-\w+)*)?(?![\w-]) | \.[0-9]+
     | (?-i:[A-Z]+&[A-Z]+)
     | (?:o|d|l|ma)'[^\W\d_]{{2,}}
