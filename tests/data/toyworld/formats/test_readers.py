@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from memvp_data.datasets.check import check_dataset
-from memvp_data.datasets.frames import load_frames
+from memvp_data.datasets.frames import frame_records, load_frames
 from memvp_data.datasets.mme import TASKS
 from memvp_data.datasets.table import DATASETS, find_dataset
+from memvp_data.features import FeatureStore
+from memvp_data.shards import write_shards
 from memvp_data.toyworld.formats import FORMATS
 from tests.data.toyworld.formats.worlds import CONFIG, OFFICIAL, samples, world
 
@@ -168,6 +170,16 @@ def test_clips_have_rows_of_features_for_their_frames(name, folder, num_choices)
         assert len(set(json.loads(sample.fields["choices"]))) == num_choices
         lengths.append(num_frames)
     assert max(lengths) > 64 > min(lengths)
+
+
+def test_clips_become_feature_shards(tmp_path):
+    clips = sorted(sample.image_ids[0] for sample in samples("how2qa", "train"))
+    frames = world("how2qa") / "vis_features/how2/clip-vit"
+    write_shards(tmp_path, frame_records(clips, folder=frames), kind="features", meta={"dtype": "float16"})
+    features = FeatureStore(tmp_path).load(clips)
+    assert features.shape == (N, 64, 512)
+    assert features.any(dim=2).sum(dim=1).max() == 64
+    assert 0.05 < features[0, 0, :507].mean() < 0.9
 
 
 def test_tvqa_hides_test_answers_and_one_question_has_no_time():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from memvp_data.toyworld.formats.mme import SUFFIX
-from memvp_data.toyworld.language import PLACES
+from memvp_data.toyworld.language import PLACES, vocabulary
 from memvp_data.toyworld.scenes import COLOURS
 from tests.data.toyworld.formats.worlds import OFFICIAL, captions, right_answer, samples, shown, truth, world
 
@@ -102,6 +102,18 @@ def test_captions_name_every_thing_in_some_order():
                 assert sorted(said.split(" ; ")) == sorted(shown("coco", sample).split(" ; "))
     for sample in samples("lcs_558k", "train"):
         assert sample.turns[1].text == shown("lcs_558k", sample)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("vqav2", "train"), ("gqa", "train"), ("coco", "train"), ("tvqa", "train"), ("pope", "test"), ("mmbench", "dev")],
+)
+def test_the_shipped_language_model_knows_every_word(name, split):
+    known = set(vocabulary()) | {"a0", "a1", "a2", "a3", "a4", "D"}
+    for sample in samples(name, split):
+        options = json.loads(sample.fields.get("choices", "[]"))
+        spoken = [turn.text for turn in sample.turns] + [*sample.answers, *options, sample.fields.get("hint", "")]
+        assert set(" ".join(spoken).split()) <= known
 
 
 def colours_in(picture: Image.Image) -> dict[str, str]:

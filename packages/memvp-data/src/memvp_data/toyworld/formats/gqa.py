@@ -9,7 +9,7 @@ from random import Random
 
 from memvp_data.datasets.gqa import question_file
 from memvp_data.toyworld.formats.album import Album, Record
-from memvp_data.toyworld.formats.questions import exactly, options, plain
+from memvp_data.toyworld.formats.questions import YES_NO, exactly, options, plain
 from memvp_data.toyworld.language import Question
 from memvp_data.toyworld.scenes import Scene
 
@@ -53,11 +53,13 @@ def _compare(rng: Random, scene: Scene) -> Question:
 
 
 def _logical(rng: Random, scene: Scene) -> Question:
-    first = second = exactly(rng, scene, tasks=("exist",))
-    while second.text == first.text:
-        second = exactly(rng, scene, tasks=("exist",))
-    both = first.answer == second.answer == "yes"
-    return Question("exist", f"{first.text.removesuffix(' ?')} ; {second.text}", "yes" if both else "no")
+    """As often yes as no, though two drawn questions are rarely both answered by yes."""
+    answer = rng.choice(YES_NO)
+    while True:
+        first, second = (exactly(rng, scene, tasks=("exist",)) for _ in range(2))
+        both = "yes" if first.answer == second.answer == "yes" else "no"
+        if both == answer and first.text != second.text:
+            return Question("exist", f"{first.text.removesuffix(' ?')} ; {second.text}", answer)
 
 
 STRUCTURAL: dict[str, Callable[[Random, Scene], Question]] = {
