@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.data.datasets.official import WRITERS, change_json
+from tests.data.datasets.official import WRITERS
+from tests.data.datasets.put_files import change_json
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from memvp_data.datasets.frames import frame_records, load_frames
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.video import TVQA, read_tvqa
 from memvp_data.features import parse_features
-from tests.data.datasets.official import put_frames
+from tests.data.datasets.put_files import put_frames
 
 
 def test_short_and_exact_clips_keep_their_frames(tmp_path: Path) -> None:

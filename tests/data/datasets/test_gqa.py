@@ -9,7 +9,7 @@ import pytest
 from memvp_data.datasets.gqa import read_gqa
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.samples import Sample, Turn
-from tests.data.datasets.official import GONE
+from tests.data.datasets.put_files import GONE
 
 TESTDEV = "testdev_balanced_questions.json"
 

@@ -21,7 +21,8 @@ from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.questions import read_questions
 from memvp_data.datasets.table import DATASETS
 from memvp_data.samples import Sample, write_samples
-from tests.data.datasets.official import WRITERS, put_json, put_lines
+from tests.data.datasets.official import WRITERS
+from tests.data.datasets.put_files import put_json, put_lines
 
 NUM_CASES = 200  # of each dataset: 3,200 in all
 MAX_MESSAGE = 1000

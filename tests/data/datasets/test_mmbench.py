@@ -10,7 +10,7 @@ import pytest
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.mmbench import FILES, read_mmbench, unpack_images
 from memvp_data.images import load_image
-from tests.data.datasets.official import mmbench_rows
+from tests.data.datasets.official_choices import mmbench_rows
 
 
 def test_rotations_share_their_index_and_their_image(official: Callable[[str], Path]) -> None:

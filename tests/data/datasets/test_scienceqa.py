@@ -10,7 +10,7 @@ import pytest
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.scienceqa import read_scienceqa
 from memvp_data.samples import Turn
-from tests.data.datasets.official import GONE
+from tests.data.datasets.put_files import GONE
 
 
 def test_the_ten_problems_cover_all_groups(official: Callable[[str], Path]) -> None:

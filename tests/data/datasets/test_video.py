@@ -10,7 +10,7 @@ import pytest
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.video import read_how2qa, read_tvqa
 from memvp_data.samples import Sample, Turn
-from tests.data.datasets.official import GONE
+from tests.data.datasets.put_files import GONE
 
 
 def test_a_question_about_a_clip(official: Callable[[str], Path]) -> None:

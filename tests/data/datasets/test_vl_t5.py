@@ -10,7 +10,8 @@ from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.vl_t5 import read_gqa_of_vl_t5, read_vqav2_of_vl_t5
 from memvp_data.datasets.vqav2 import read_vqav2
 from memvp_data.samples import Turn
-from tests.data.datasets.official import GONE, WRITERS
+from tests.data.datasets.official import WRITERS
+from tests.data.datasets.put_files import GONE
 
 
 def test_questions_to_score_are_the_official_ones(tmp_path: Path) -> None:

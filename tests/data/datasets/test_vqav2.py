@@ -10,7 +10,7 @@ import pytest
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.vqav2 import SPLITS, frequent_answers, read_answer_list, read_vqav2
 from memvp_data.samples import Sample, Turn, from_id
-from tests.data.datasets.official import GONE
+from tests.data.datasets.put_files import GONE
 
 QUESTIONS = "v2_OpenEnded_mscoco_val2014_questions.json"
 ANNOTATIONS = "v2_mscoco_val2014_annotations.json"
