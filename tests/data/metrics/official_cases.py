@@ -15,7 +15,6 @@ from memvp_data import scienceqa_formats
 from memvp_data.metrics import (
     captions,
     gqa,
-    meteor,
     mmbench,
     mmbench_letters,
     mme,
@@ -30,7 +29,6 @@ from memvp_data.metrics import (
 from memvp_data.metrics.java_tools import METEOR, find_jar
 from memvp_data.metrics.mmbench_submission import submission_columns
 from memvp_data.metrics.pairing import pair
-from memvp_data.metrics.tally import make_tally
 from memvp_data.samples import Sample, Turn, to_id
 from memvp_data.templates import TEMPLATES, Template, written_rounds
 
@@ -57,11 +55,9 @@ def vqa_corpus(predictions: list[str], references: list[dict]) -> dict[str, Any]
 
 
 def caption_scores(predictions: list[str], references: list[list[str]], *, with_meteor: bool = False) -> dict[str, Any]:
-    rows = captions.count(predictions, references, with_meteor=with_meteor)
-    measures = captions._measures(len(rows), with_meteor=with_meteor)
-    tally = make_tally(
-        ((f"{n:03}", counts) for n, counts in enumerate(rows)), measures=measures, n=len(rows), num_unparsable=0
-    )
+    rows = captions.count(predictions, references)
+    images = [f"{n:03}" for n in range(len(rows))]
+    tally = captions.tally_words(predictions, references, images=images, with_meteor=with_meteor)
     found = {name: value / 100 for name, value in tally.values().items()}
     scores: dict[str, Any] = {
         "CIDEr": found["CIDEr"],
@@ -72,7 +68,9 @@ def caption_scores(predictions: list[str], references: list[list[str]], *, with_
     }
     if with_meteor:
         scores["METEOR"] = found["METEOR"]
-        scores["METEOR_per_image"] = [meteor.meteor(as_totals(counts))[0] for counts in rows]
+        # One row of weights per image: each image alone, in one run of the jar.
+        alone = tally.measures["METEOR"].value(tally.totals(np.eye(len(rows), dtype=np.int64)))
+        scores["METEOR_per_image"] = [*(alone / 100)]
     return scores
 
 

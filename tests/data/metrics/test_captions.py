@@ -15,7 +15,7 @@ from memvp_data.metrics.cider import cider
 from memvp_data.metrics.java_tools import METEOR, find_jar
 from memvp_data.metrics.pairing import ScoreError
 from memvp_data.metrics.rouge import longest_common_subsequence, rouge_l
-from memvp_data.metrics.tally import Tally, make_tally
+from memvp_data.metrics.tally import Tally
 
 from .questions import answered, asked
 
@@ -26,11 +26,8 @@ Corpus = list[tuple[str, list[str]]]
 
 def tally(corpus: Corpus, *, with_meteor: bool = False) -> Tally:
     """Of captions that are words already, one image each."""
-    rows = captions.count(*map(list, zip(*corpus, strict=True)), with_meteor=with_meteor)
-    measures = captions._measures(len(rows), with_meteor=with_meteor)
-    return make_tally(
-        ((f"{n:03}", row) for n, row in enumerate(rows)), measures=measures, n=len(rows), num_unparsable=0
-    )
+    images = [f"{n:03}" for n in range(len(corpus))]
+    return captions.tally_words(*map(list, zip(*corpus, strict=True)), images=images, with_meteor=with_meteor)
 
 
 @pytest.mark.skipif(find_spec("pycocoevalcap") is None, reason="needs the extra captions")

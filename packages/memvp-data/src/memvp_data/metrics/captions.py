@@ -22,13 +22,26 @@ from memvp_data.metrics.tally import Measure, Tally, make_tally, percent_of
 def tally(answered: Sequence[Answered], *, with_meteor: bool = False) -> Tally:
     """All scores times 100, as papers print them (BLEU and METEOR of the corpus, CIDEr and ROUGE-L as means)."""
     captions, references, note = tokenize(answered)
+    images = [question.image for question in answered]
+    return tally_words(captions, references, images=images, with_meteor=with_meteor, notes=(note,))
+
+
+def tally_words(
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    images: Sequence[str],
+    with_meteor: bool = False,
+    notes: tuple[str, ...] = (),
+) -> Tally:
+    """The same from captions and references that are words already, joined by single spaces."""
     rows = count(captions, references, with_meteor=with_meteor)
     return make_tally(
-        ((question.image, row) for question, row in zip(answered, rows, strict=True)),
-        measures=_measures(len(answered), with_meteor=with_meteor),
-        n=len(answered),
+        zip(images, rows, strict=True),
+        measures=_measures(len(rows), with_meteor=with_meteor),
+        n=len(rows),
         num_unparsable=sum(not caption for caption in captions),
-        notes=(note,),
+        notes=notes,
     )
 
 

@@ -6,6 +6,7 @@ read a letter are in mmbench_letters.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from memvp_data.metrics import mmbench_letters
 from memvp_data.metrics.pairing import Answered, ScoreError
@@ -38,7 +39,7 @@ def tally(answered: Sequence[Answered], *, rules: Rules = mmbench_letters.curren
     undecided = sum(letter in (None, mmbench_letters.REFUSED) for letter in letters.values())
     counted = tally_marks(marks)
     notes = ("letters read by rules alone; undecided counts as wrong", f"{counted.n} questions in {len(letters)} rows")
-    return Tally(counted.images, counted.names, counted.table, counted.measures, len(letters), undecided, notes)
+    return replace(counted, n=len(letters), num_unparsable=undecided, notes=notes)
 
 
 def _questions(answered: Sequence[Answered]) -> dict[int, list[Answered]]:
