@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 _SHORT = (torch.float16, torch.bfloat16)
 
@@ -16,6 +17,8 @@ _SHORT = (torch.float16, torch.bfloat16)
 def dot(x: Float[Tensor, "E M D"], keys: Float[Tensor, "*E R D"]) -> Float[Tensor, "E M R"]:
     """Inner products of states and keys, in float32 or wider; keys are shared (R, D) or one set per entry."""
     if keys.ndim == 2:
+        if x.dtype == keys.dtype and x.dtype not in _SHORT:
+            return functional.linear(x, keys)
         return wide(x.reshape(1, -1, x.shape[-1]), keys[None].mT).view(*x.shape[:-1], -1)
     return wide(x, keys.mT)
 
@@ -23,7 +26,7 @@ def dot(x: Float[Tensor, "E M D"], keys: Float[Tensor, "*E R D"]) -> Float[Tenso
 def wide(left: Float[Tensor, "E M K"], right: Float[Tensor, "E K N"]) -> Float[Tensor, "E M N"]:
     """left @ right in float32 or wider, exactly accumulated; the two may differ in dtype."""
     if left.dtype == right.dtype and left.dtype not in _SHORT:
-        return left @ right
+        return torch.bmm(left, right)
     # torch leaves apply partly untyped.
     product: Any = _WideProduct
     return product.apply(left, right)
