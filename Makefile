@@ -10,7 +10,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench bench-core bench-forms bench-paper-shapes bench-seeds ui
+.PHONY: help setup demo test test-slow check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data ui
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ bench-paper-shapes: $(STAMP) ## the paper's comparisons of speed and memory, at 
 
 bench-seeds: $(STAMP) ## the demo with three seeds and trained blind, below STORAGE (about four times make demo)
 	$(BIN)/python benchmarks/toyworld_seeds.py --storage $(STORAGE)/seeds $(ARGS)
+
+bench-data: $(STAMP) ## reading features and images beside tarfile, webdataset, torch.load and Pillow (a minute)
+	$(BIN)/python benchmarks/data_reading.py $(ARGS)
 
 ui: $(STAMP) ## open the runs of STORAGE (default: runs) in the MLflow UI on port 5000
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \

@@ -48,6 +48,9 @@ class ShardReader:
         self._tars = Folder.at(shards) if shards is not None else self.folder
         self._index = read_index(self.folder, manifest=self.manifest)
         self._columns = [column.combine_chunks() for column in self._index.columns]
+        names = self._columns[1].dictionary_encode()
+        self._names, self._codes = names.dictionary.to_pylist(), names.indices.to_numpy()
+        self._offsets, self._sizes = (column.to_numpy() for column in self._columns[3:5])
         self._hashed = HashedShards(self._tars, manifest=self.manifest, index=self._index)
         self.quarantine = self._check(verify=verify, on_damage=on_damage)
         self._rows = dict(self._places())
@@ -79,21 +82,49 @@ class ShardReader:
         keys = dict.fromkeys(row.key for row in self._all_rows() if row.shard == shard)
         return [key for key in keys if key in self._rows and key not in self.same]
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the shards lie on this machine's disks."""
+        return self._tars.local is not None
+
+    def rows(self, key: str) -> list[IndexRow]:
+        """Where the members of a key lie."""
+        return [self._row(number) for number in self._rows_of(key)]
+
+    def first_place(self, key: str) -> tuple[str, int, int, int]:
+        """Shard, offset and size of the first member of a key, and its number in the index: faster than `rows`."""
+        number = self._rows_of(key).start
+        return self._names[self._codes[number]], int(self._offsets[number]), int(self._sizes[number]), number
+
+    def hash_of(self, number: int) -> str:
+        """SHA-256 of the member of that number."""
+        return self._columns[-1][number].as_py()
+
+    def is_hashed(self, shard: str) -> bool:
+        """Whether this reader has hashed the whole shard, which has not changed since. Raises what was found amiss."""
+        self._hashed.raise_fault()
+        return shard in self._hashed
+
+    def opened(self, shard: str) -> BinaryIO:
+        """A shard for reading; what is read from it is unchecked."""
+        try:
+            return self._tars.open(shard)
+        except OSError as error:
+            raise self._unreadable(shard, error) from None
+
     def read(self, key: str) -> dict[str, bytes]:
         """The members of a key by suffix. Raises `ShardError` naming shard and key if one is not what was written."""
-        self._hashed.raise_fault()
-        rows = [self._row(number) for number in self._rows_of(key)]
-        is_hashed = rows[0].shard in self._hashed
+        rows = self.rows(key)
+        is_hashed = self.is_hashed(rows[0].shard)
         return {row.suffix: self._member(row, is_hashed=is_hashed) for row in rows}
 
     def stream(self, shards: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
         """(key, members) of all shards or these, in their order: each is opened once and read forwards."""
         rows = (row for row in self._all_rows() if row.key in self._rows and (shards is None or row.shard in shards))
         for shard, in_shard in groupby(rows, key=lambda row: row.shard):
-            with self._opened(shard) as file:
+            with self.opened(shard) as file:
                 for key, members in groupby(in_shard, key=lambda row: row.key):
-                    self._hashed.raise_fault()
-                    is_hashed = shard in self._hashed
+                    is_hashed = self.is_hashed(shard)
                     yield key, {row.suffix: self._next(file, row, is_hashed=is_hashed) for row in members}
 
     def wait_until_verified(self) -> None:
@@ -139,12 +170,6 @@ class ShardReader:
         except OSError as error:
             raise self._unreadable(row.shard, error) from None
         return self._checked(data, row, is_hashed=is_hashed)
-
-    def _opened(self, shard: str) -> BinaryIO:
-        try:
-            return self._tars.open(shard)
-        except OSError as error:
-            raise self._unreadable(shard, error) from None
 
     def _next(self, file: BinaryIO, row: IndexRow, *, is_hashed: bool) -> bytes:
         try:
