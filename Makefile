@@ -4,13 +4,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.set-up
+OLDEST := .venv-oldest
 STORAGE ?= runs
 RECIPE ?= pipelines/recipes/toyworld.yaml
 ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data ui
+.PHONY: help setup demo test test-slow test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data ui
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -32,6 +33,17 @@ test: $(STAMP) ## run the tests (choose some: make test ARGS="tests/core -k spli
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-oldest: $(OLDEST)/.set-up ## run the tests of memvp-core with the oldest transformers and PEFT it is tested with
+	$(OLDEST)/bin/python -m pytest -m "not slow" tests/core $(ARGS)
+
+# The tested set, but for the libraries that requirements-oldest.txt names and what they bring along.
+$(OLDEST)/.set-up: constraints.txt requirements-oldest.txt packages/memvp-core/pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	grep -vE '^(transformers|peft|tokenizers|huggingface_hub)==' constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c $(OLDEST)/constraints.txt -r requirements-oldest.txt
+	@touch $@
 
 check: $(STAMP) ## formatting, lint, types, and who imports whom
 	$(BIN)/ruff format --check .

@@ -109,9 +109,12 @@ def load_lora(language_model: nn.Module, folder: Path) -> None:
 
 def fill_lora(language_model: nn.Module, folder: Path) -> None:
     """Give the LoRA that is there the weights of a folder."""
-    from peft import set_peft_model_state_dict
+    from peft import PeftModel, set_peft_model_state_dict
 
     tensors, _ = read_tensors(folder / _WEIGHTS_FILE)
+    if not isinstance(language_model, PeftModel):
+        # Newer PEFT would do this itself.
+        tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
     result = set_peft_model_state_dict(language_model, tensors, adapter_name=_name(language_model))
     if result.unexpected_keys:
         raise ValueError(f"the LoRA in {folder} does not fit this language model: {result.unexpected_keys[0]}.")
