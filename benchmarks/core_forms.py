@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from measuring import interleaved, machine, machine_line, parser, seconds, write_result
+from measuring import interleaved, machine_line, parser, seconds, set_up, write_result
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -163,9 +163,7 @@ def main() -> None:
     options.add_argument("--cases", type=int, default=160, help="workloads taken from the grid")
     options.add_argument("--backward", action="store_true", help="forward and backward, as in a training step")
     args = options.parse_args()
-    if args.threads or args.smoke:
-        torch.set_num_threads(args.threads or 1)
-    facts, console, start, cases = machine(), Console(width=120), time.perf_counter(), []
+    facts, console, start, cases = set_up(args), Console(width=120), time.perf_counter(), []
     loads = workloads(num_cases=2 if args.smoke else args.cases, is_backward=args.backward)
     for load in track(loads, "workloads", console=console):
         times = measure(load, is_backward=args.backward, num_rounds=1 if args.smoke else args.rounds or 5)

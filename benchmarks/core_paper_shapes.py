@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-from measuring import Call, interleaved, machine, machine_line, parser, peak_bytes, ratio, seconds, write_result
+from measuring import Call, interleaved, machine_line, parser, peak_bytes, ratio, seconds, set_up, write_result
 from phases import Shape
 from rich.console import Console
 from rich.table import Table
@@ -87,9 +86,7 @@ def _cell(one: dict[str, float]) -> str:
 
 def main() -> None:
     args = parser(__doc__).parse_args()
-    if args.threads or args.smoke:
-        torch.set_num_threads(args.threads or 1)
-    facts, console = machine(), Console(width=130)
+    facts, console = set_up(args), Console(width=130)
     shape, rounds = (SMOKE, 1) if args.smoke else (LLAMA, args.rounds or 5)
     sizes = [2, 2, 2, 2] if args.smoke else [4, 16, 64, 64]
     titles = iter(PAPER)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from generation import generation_curve
-from measuring import interleaved, machine, machine_line, mebibytes, parser, peak_bytes, ratio, seconds, write_result
+from measuring import interleaved, machine_line, mebibytes, parser, peak_bytes, ratio, seconds, set_up, write_result
 from phases import Shape, Way
 from rich.console import Console
 from rich.table import Table
@@ -94,9 +94,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
     args = options.parse_args()
-    if args.threads or args.smoke:
-        torch.set_num_threads(args.threads or 1)
-    facts, console = machine(), Console(width=120)
+    facts, console = set_up(args), Console(width=120)
     shapes = SMOKE if args.smoke else {name: SHAPES[name] for name in args.shapes}
     batch_sizes = {phase: min(size, 2) if args.smoke else size for phase, size in PHASES.items()}
     found: dict[str, Any] = {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import clock
 from phases import Shape, Way
 from ways import make_way
 
@@ -40,10 +40,10 @@ def token_times(way: Way, *, num_tokens: int) -> list[float]:
     moments: list[float] = []
 
     def note(input_ids: Any, scores: Any, **_: Any) -> Any:
-        moments.append(time.perf_counter())
+        moments.append(clock())
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
-    start = time.perf_counter()
+    start = clock()
     way.generate(ids, embeds, features, max_new_tokens=num_tokens, stopping_criteria=[note], do_sample=False)
     return [moment - start for moment in moments]
 

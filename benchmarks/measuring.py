@@ -18,6 +18,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 RESULTS = Path(__file__).parent / "results"
+_COUNTS = {"processor": False}
 Call = Callable[[], Any]
 Times = dict[str, list[float]]
 
@@ -45,10 +46,15 @@ def interleaved(calls: Mapping[str, Call], *, num_rounds: int, min_seconds: floa
 def timed(call: Call, *, repeats: int = 1) -> float:
     """Mean seconds of a call. Garbage is collected before the clock starts."""
     gc.collect()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         call()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
+
+
+def clock() -> float:
+    """Seconds on the wall, or of the processor where `set_up` was told so."""
+    return time.process_time() if _COUNTS["processor"] else time.perf_counter()
 
 
 def _repeats(call: Call, *, min_seconds: float) -> int:
@@ -82,15 +88,20 @@ def peak_bytes(call: Call) -> int:
     return peak
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
+def set_up(args: argparse.Namespace) -> dict[str, Any]:
+    """Threads and clock as asked; what the numbers are taken on."""
+    is_single = args.smoke or args.processor_time
+    if args.threads or is_single:
+        torch.set_num_threads(args.threads or 1)
+    _COUNTS["processor"] = args.processor_time
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": round(os.getloadavg()[0], 1),
+        "clock": "processor time of this process" if args.processor_time else "wall",
     }
 
 
@@ -98,7 +109,7 @@ def machine_line(facts: Mapping[str, Any]) -> str:
     """One line of it for a table's caption."""
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, {facts['instructions']}, "
-        f"torch {facts['torch']}, load {facts['load_before']} before the start"
+        f"torch {facts['torch']}; {facts['clock']}; load of the machine before the start {facts['load_before']}"
     )
 
 
@@ -116,6 +127,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--smoke", action="store_true", help="the smallest setting, in seconds; the numbers mean nothing")
     made.add_argument("--rounds", type=int, default=None, help="how often everything is measured")
     made.add_argument("--threads", type=int, default=None, help="threads of torch (default: torch's own choice)")
+    made.add_argument(
+        "--processor-time", action="store_true", help="count it, on one thread: for a machine that is busy"
+    )
     made.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)")
     return made
 

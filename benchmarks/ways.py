@@ -57,7 +57,8 @@ class Memory(Way):
 
     def bytes_per_image(self, features: Tensor) -> int:
         with torch.no_grad():
-            entries = self.reading(features).entries
+            reading = self.reading(features)
+        entries = (reading.decoding or reading).entries
         rows = {part.data_ptr(): part.nbytes for part in (entries.key_rows, entries.value_rows)}
         return sum(rows.values()) // len(features)
 

@@ -37,6 +37,8 @@ class Workload:
     """Layers that read."""
     positions_are_shared: bool = True
     """One pair of position embeddings for all layers."""
+    num_steps: int = 1
+    """How often all layers read what is prepared once: one new token each, while an answer is generated."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,13 @@ _NUM_PRODUCTS: dict[Form, int] = {"direct": 4, "split": 7, "factored": 12, "refe
 
 
 def seconds(form: Form, load: Workload, *, itemsize: int, machine: Machine) -> float:
-    """Estimated time of all layers' retrievals in one call."""
-    flops = load.num_layers * retrieval_flops(form, load)
-    moved = load.num_layers * retrieval_bytes(form, load, itemsize=itemsize) + call_bytes(form, load, itemsize=itemsize)
+    """Estimated time of all layers' retrievals in one call, and of what is prepared for them."""
+    num_reads = load.num_layers * load.num_steps
+    flops = num_reads * retrieval_flops(form, load)
+    moved = num_reads * retrieval_bytes(form, load, itemsize=itemsize) + call_bytes(form, load, itemsize=itemsize)
     if form != "factored" and load.num_codes is not None:
         flops += projection_flops(load.num_entries, load.num_rows, widths=(load.num_codes, load.hidden_size))
-    return flops / machine.flops + moved / machine.bandwidth + load.num_layers * _NUM_PRODUCTS[form] * machine.launch
+    return flops / machine.flops + moved / machine.bandwidth + num_reads * _NUM_PRODUCTS[form] * machine.launch
 
 
 def choose_form(method: Method, load: Workload, *, dtype: torch.dtype, device: str = "cpu") -> Form:

@@ -12,6 +12,9 @@ from memvp_core.flops import Form, Workload, choose_form
 from memvp_core.memory import Activation, read_form
 from memvp_core.prompt import VisualPrompt
 
+# How many tokens an answer is taken to have when the form for decoding is chosen.
+_NUM_NEW_TOKENS = 32
+
 
 @dataclass(frozen=True)
 class Images:
@@ -84,11 +87,15 @@ def make_reading(
     num_tokens: int,
     dtype: torch.dtype,
     is_training: bool,
+    num_steps: int = 1,
 ) -> Reading:
-    """Arrange the images of a call for the batch that `image_index` describes, of so many tokens a sequence."""
+    """Arrange the images of a call for the batch that `image_index` describes, of so many tokens a sequence.
+
+    `num_steps` is how many calls of the language model are expected to read it.
+    """
     config = prompt.config
     arrangement = arrange(image_index, device=prompt.device)
-    load = _workload(prompt, images, arrangement=arrangement, num_tokens=num_tokens)
+    load = _workload(prompt, images, arrangement=arrangement, num_tokens=num_tokens, num_steps=num_steps)
     form = choose_form(config.method, load, dtype=dtype, device=prompt.device.type)
     parts = prompt(
         features=images.features,
@@ -122,15 +129,18 @@ def make_generating_reading(
         prompt, images, image_index=image_index, num_tokens=num_tokens, dtype=dtype, is_training=False
     )
     last = image_index if image_index.ndim == 1 else image_index[:, -1]
-    load = _workload(prompt, images, arrangement=reading.arrangement, num_tokens=1)
+    decoding_sizes = {"num_tokens": 1, "num_steps": _NUM_NEW_TOKENS}
+    load = _workload(prompt, images, arrangement=reading.arrangement, **decoding_sizes)
     form = choose_form(prompt.config.method, load, dtype=dtype, device=prompt.device.type)
     if form == reading.form and reading.arrangement.num_tokens is None:
         return reading
-    decoding = make_reading(prompt, images, image_index=last, num_tokens=1, dtype=dtype, is_training=False)
+    decoding = make_reading(prompt, images, image_index=last, dtype=dtype, is_training=False, **decoding_sizes)
     return replace(reading, decoding=decoding)
 
 
-def _workload(prompt: VisualPrompt, images: Images, *, arrangement: Arrangement, num_tokens: int) -> Workload:
+def _workload(
+    prompt: VisualPrompt, images: Images, *, arrangement: Arrangement, num_tokens: int, num_steps: int
+) -> Workload:
     return Workload(
         num_queries=arrangement.batch_size * num_tokens,
         num_entries=len(arrangement.entries),
@@ -140,6 +150,7 @@ def _workload(prompt: VisualPrompt, images: Images, *, arrangement: Arrangement,
         num_codes=prompt.num_codes,
         num_layers=prompt.num_layers,
         positions_are_shared=prompt.config.share_position_embedding,
+        num_steps=num_steps,
     )
 
 
