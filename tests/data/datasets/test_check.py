@@ -54,6 +54,18 @@ def test_counts_folders_and_missing_images_are_faults(
     ]
 
 
+def test_a_part_of_a_dataset_is_held_to_no_counts(
+    official: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = official("llava_665k")
+    assert main(["check", "llava_665k", str(root), "--part"]) == 0
+    out = "train: 7 samples, 1 without image; 6 images, 6 of them in their place\n"
+    assert capsys.readouterr().out == out
+    (root / "vg/VG_100K/1.jpg").unlink()
+    assert main(["check", "llava_665k", str(root), "--part"]) == 1
+    assert "fault: train: 1 images are not in the root (vg/VG_100K/1.jpg)" in capsys.readouterr().out
+
+
 def test_a_bad_record_is_a_fault(changed: Callable[..., Path]) -> None:
     root = changed("pope", file="coco_pope_random.json", at=(1, "label"), to="maybe")
     lines, faults = check_dataset("pope", root, split="random")

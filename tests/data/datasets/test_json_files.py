@@ -170,6 +170,24 @@ def test_a_broken_object_is_named_with_line_and_column(tmp_path: Path, text: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number", ["0.5", "-1e+10", "1E-7", "12345", "true", "null", "-Infinity", '"x"'])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5])
+def test_a_number_that_the_window_cuts_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, chunk: int
+) -> None:
+    monkeypatch.setattr(json_files, "_CHUNK", chunk)
+    (tmp_path / "a.json").write_text(f'{{"x": {number}, "y": {number}, "a": [{{"z": {number}}}]}}')
+    assert list(read_json_list(tmp_path / "a.json", key="a")) == [{"z": json.loads(number)}]
+
+
+def test_a_number_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_files, "_CHUNK", 10)
+    monkeypatch.setattr(json_files, "_MAX_RECORD", 100)
+    (tmp_path / "a.json").write_text('{"x": 0.' + "9" * 100_000)
+    with pytest.raises(DatasetError, match="expected '}', found '9'"):
+        list(read_json_list(tmp_path / "a.json", key="a"))
+
+
 def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"7": {}, "7": {}}')
     with pytest.raises(DatasetError, match="record '7' is there twice"):
@@ -190,3 +208,13 @@ def test_small_files_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(json_files, "_MAX_WHOLE", 1)
     with pytest.raises(DatasetError, match=r"has more than 0 MiB"):
         read_json(path)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.json").write_text("[]")
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(DatasetError, match=r"a\.json cannot be opened \(Permission denied\); let this user read it"):
+        list(read_json_array(tmp_path / "a.json"))

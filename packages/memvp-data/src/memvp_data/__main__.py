@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from memvp_data.datasets.check import add_check_command
+from memvp_data.datasets.unpack_command import add_unpack_command
 from memvp_data.score_command import add_score_command
 from memvp_data.shard_commands import add_index_command, add_verify_command
 from memvp_data.submission_command import add_submission_command
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_verify_command(commands)
     add_index_command(commands)
     add_check_command(commands)
+    add_unpack_command(commands)
     add_score_command(commands)
     add_submission_command(commands)
     add_toyworld_command(commands)

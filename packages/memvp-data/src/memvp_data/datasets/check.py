@@ -39,12 +39,13 @@ def add_check_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     parser.add_argument("dataset", choices=DATASETS, help="name of the dataset")
     parser.add_argument("root", help="folder that holds its files")
     parser.add_argument("--split", help="only this split; without it every split that is there")
+    parser.add_argument("--part", action="store_true", help="the files hold a part of the dataset: expect no counts")
     parser.set_defaults(run=_run)
 
 
 def _run(chosen: argparse.Namespace) -> int:
     try:
-        lines, faults = check_dataset(chosen.dataset, chosen.root, split=chosen.split)
+        lines, faults = check_dataset(chosen.dataset, chosen.root, split=chosen.split, expect_counts=not chosen.part)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -52,14 +53,20 @@ def _run(chosen: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def check_dataset(name: str, root: Path | str, *, split: str | None = None) -> tuple[list[str], list[str]]:
-    """(lines of what was found, faults) of one split, or of every split that has any of its files in the folder."""
+def check_dataset(
+    name: str, root: Path | str, *, split: str | None = None, expect_counts: bool = True
+) -> tuple[list[str], list[str]]:
+    """(lines of what was found, faults) of one split, or of every split that has any of its files in the folder.
+
+    With `expect_counts=False` the published counts are neither told nor compared; files, records and images still are.
+    """
     dataset, lines, faults = find_dataset(name), list[str](), list[str]()
     chosen = {split: find_split(dataset, split)} if split is not None else _present(dataset, root=Path(root))
     if not chosen:
         known = ", ".join(sorted({file for item in dataset.splits.values() for file in item.files}))
         return [], [f"{root} holds none of the files of {name}; expected some of {known}"]
-    for split_name, expected in chosen.items():
+    for split_name, published in chosen.items():
+        expected = published if expect_counts else Split(published.files)
         absent = [file for file in expected.files if not Path(root, file).exists()]
         faults += [f"{split_name}: {file} is not in {root}; download it there" for file in absent]
         if not absent:
@@ -101,11 +108,12 @@ def _count(found: Found, dataset: Dataset, *, root: Path, name: str, expected: S
 
 
 def _line(found: Found, *, name: str, expected: Split) -> str:
-    samples = " or ".join(f"{count:,}" for count in expected.num_samples) or "an unpublished number"
+    counts = " or ".join(f"{count:,}" for count in expected.num_samples)
+    samples = f" ({counts} expected)" if counts else ""
     images = "" if expected.num_images is None else f" of {expected.num_images:,}"
     there = len(found.images) - len(found.missing)
     return (
-        f"{name}: {found.num_samples:,} samples ({samples} expected), {found.num_text_only:,} without image; "
+        f"{name}: {found.num_samples:,} samples{samples}, {found.num_text_only:,} without image; "
         f"{len(found.images):,} images{images}, {there:,} of them in their place"
     )
 

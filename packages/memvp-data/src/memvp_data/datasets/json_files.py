@@ -93,7 +93,10 @@ def open_text(path: Path) -> TextIO:
     """A data file as UTF-8, with or without a byte order mark."""
     if not path.is_file():
         raise DatasetError(f"data file {path} does not exist; download it there or correct the path in the settings")
-    return path.open(encoding="utf-8-sig")
+    try:
+        return path.open(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"data file {path} cannot be opened ({error.strerror}); let this user read it") from None
 
 
 def read_part(file: TextIO, *, size: int, path: Path, line: bool = True) -> str:
@@ -171,20 +174,23 @@ class _JsonReader:
         self.peek()
         size = _CHUNK
         while True:
+            too_long = len(self.buffer) - self.position > _MAX_RECORD
             try:
                 value, end = self.decoder.raw_decode(self.buffer, self.position)
             except (ValueError, RecursionError) as error:
-                too_long = len(self.buffer) - self.position > _MAX_RECORD
                 if too_long or not self._grow(size):
                     at = error.pos if isinstance(error, json.JSONDecodeError) else self.position
                     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                     raise self._fault(reason, at=at) from None
             else:
-                # A number that ends with the window may go on behind it.
-                if end < len(self.buffer) or self.buffer[end - 1] in '"]}' or not self._grow(size):
+                if too_long or not self._may_go_on(end) or not self._grow(size):
                     self.position = end
                     return value
             size *= 2
+
+    def _may_go_on(self, end: int) -> bool:
+        """Whether the value before `end` is a number that the window cuts: "1", "1.", "1e" and "1e+" all parse as 1."""
+        return self.buffer[end - 1] not in '"]}' and end + len("e+") >= len(self.buffer)
 
     def _grow(self, size: int) -> bool:
         """Drop what was read and append the next `size` characters; False at the end of the file."""

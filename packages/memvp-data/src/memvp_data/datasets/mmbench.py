@@ -6,7 +6,7 @@ later `MMBench_DEV_EN.tsv` ("dev_en"); the test files ("test", "test_en") have n
 
 One sample per row; rows of one question share the field index (the row's index modulo 1,000,000). The answer is a
 letter, the user's turn the bare question. Fields: index, category, l2_category, choices (JSON list), split, hint.
-Images lie in the table as base64: `unpack_images` writes them to images/ first.
+Images lie in the table as base64: `unpack_images`, or the command `unpack-images`, writes them to images/ first.
 """
 
 import base64

@@ -175,7 +175,7 @@ DATASETS: dict[str, Dataset] = {
             "dev_en": Split((mmbench.FILES["dev_en"],)),
             "test_en": Split((mmbench.FILES["test_en"],)),
         },
-        hint="memvp_data.datasets.mmbench.unpack_images writes them from the table",
+        hint="`python -m memvp_data unpack-images` writes them from the table",
     ),
     "pope": Dataset(
         pope.read_pope,
