@@ -49,6 +49,7 @@ def _tune(context: StepContext, *, name: str, stage: StageConfig, start_from: st
         "steps": result.num_steps,
         "samples": result.num_samples,
         "samples_without_label": result.num_dropped,
+        "samples_with_labels_cut": result.num_shortened,
     }
     return StepOutcome(outputs=(context.folder / "adapter", metrics), summary=summary)
 

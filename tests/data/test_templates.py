@@ -1,9 +1,11 @@
 """Each template writes the exact string of the code or page it comes from."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from memvp_data.datasets.scienceqa import read_scienceqa
 from memvp_data.samples import Sample, Turn
 from memvp_data.templates import TEMPLATES, Template, written_rounds
 
@@ -56,6 +58,19 @@ def test_released_is_the_released_codes_string(fields: dict[str, str], expected:
 @pytest.mark.parametrize(("fields", "expected"), RELEASED[:2])
 def test_table_6_has_a_space_before_the_answer(fields: dict[str, str], expected: str) -> None:
     assert rounds("paper_table6", "not used", "The answer is B.", **fields) == [(expected, " The answer is B.")]
+
+
+@pytest.mark.parametrize(("captions", "number"), [(True, 0), (False, 1)])
+def test_released_fits_what_the_reader_of_scienceqa_gives(tmp_path: Path, captions: bool, number: int) -> None:
+    problem = {**PLANET, "choices": json.loads(PLANET["choices"]), "answer": 1, "image": "image.png", "split": "train"}
+    about = {"subject": "natural science", "grade": "grade2", "lecture": "", "solution": ""}
+    (tmp_path / "problems.json").write_text(json.dumps({"7": {**problem, **about}}))
+    (tmp_path / "pid_splits.json").write_text(json.dumps({"train": ["7"]}))
+    (tmp_path / "captions.json").write_text(json.dumps({"captions": {"7": "A picture of planets."}}))
+    (sample,) = read_scienceqa(tmp_path, split="train", check_images=False, captions=captions)
+    layout = TEMPLATES["released"]
+    assert isinstance(layout, Template)
+    assert written_rounds(sample, layout=layout, name="released") == [(RELEASED[number][1], "The answer is B.")]
 
 
 def test_table_6_leaves_questions_bare_and_asks_for_captions() -> None:

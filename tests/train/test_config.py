@@ -43,6 +43,7 @@ def test_impossible_stage_is_refused(settings: dict, named: str) -> None:
         ({"max_failures": -1}, "max_failures"),
         ({"dashboard_port": 80}, "dashboard_port must be between 1024 and 65535, got 80"),
         ({"cpus_per_worker": 0}, "cpus_per_worker"),
+        ({"loader_processes": -1}, "launch.loader_processes must be 0 or more, got -1"),
     ],
 )
 def test_impossible_launch_is_refused(settings: dict, named: str) -> None:

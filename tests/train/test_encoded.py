@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
@@ -38,6 +39,8 @@ def test_samples_without_a_label_left_are_counted(tiny: Any, tmp_path: Path) -> 
     tokenizer = build_tokenizer(tiny.language)
     settings = {"out": tmp_path / "t", "tokenizer": tokenizer, "template": "toyworld", "key": "k"}
     assert write_encoded(tmp_path / "s.parquet", max_length=8, **settings) == EncodedCounts(1, 1)
+    assert write_encoded(tmp_path / "s.parquet", max_length=6, **settings) == EncodedCounts(1, 1, num_shortened=1)
+    assert EncodedTable(tmp_path / "t", key="k").counts.num_shortened == 1
     with pytest.raises(EncodedError, match="leaves no sample to train on: 2 have no label in 3 tokens"):
         write_encoded(tmp_path / "s.parquet", max_length=3, **settings)
 
@@ -52,3 +55,17 @@ def test_table_of_other_settings_or_damaged_is_refused(tiny: Any, tmp_path: Path
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(EncodedError, match="missing or damaged"):
         EncodedTable(path, key="k")
+
+
+def test_every_weighted_answer_is_kept_and_drawn_from(tiny: Any, tmp_path: Path) -> None:
+    turns = (Turn("user", "is it red ?"), Turn("assistant", "yes"))
+    samples = [Sample(f"s{n}", (), turns, answers=("yes", "no"), answer_weights=(0.5, 0.25)) for n in range(30)]
+    write_samples(tmp_path / "s.parquet", samples)
+    tokenizer = build_tokenizer(tiny.language)
+    settings = {"tokenizer": tokenizer, "template": "toyworld", "max_length": 64}
+    assert write_encoded(tmp_path / "s.parquet", out=tmp_path / "t", key="k", **settings) == EncodedCounts(30, 0)
+    table = EncodedTable(tmp_path / "t", key="k")
+    rows = table.drawn_rows(np.arange(30), seed=0, epochs=np.zeros(30, np.int64))
+    weights = [table.row(int(row), place=place).weight for place, row in enumerate(rows)]
+    assert set(weights) == {0.5, 0.25}
+    assert weights.count(0.5) > weights.count(0.25)

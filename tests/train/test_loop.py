@@ -23,9 +23,18 @@ class _Stop(Exception):
     """Stands for a kill: nothing of the loop's own clean-up may be needed."""
 
 
-def _train(tiny: Any, out: Path, *, stop_at: int | None = None, precision: str = "fp32", **stage: Any) -> None:
+def _train(
+    tiny: Any,
+    out: Path,
+    *,
+    stop_at: int | None = None,
+    precision: str = "fp32",
+    loader_processes: int = 0,
+    **stage: Any,
+) -> None:
     run = tiny.run(out, lora=LoraSettings(rank=2, dropout=0.1), num_steps=NUM_STEPS, **stage)
-    prepared = prepare_stage(run, LaunchConfig(num_workers=0, precision=precision))  # type: ignore[arg-type]
+    launch = LaunchConfig(num_workers=0, precision=precision, loader_processes=loader_processes)  # type: ignore[arg-type]
+    prepared = prepare_stage(run, launch)
 
     def after_step(done: int) -> None:
         if done == stop_at:
@@ -52,6 +61,14 @@ def test_stopped_run_equals_uninterrupted_one(
     whole, parts = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts"))
     assert [row["step"] for row in parts] == list(range(1, NUM_STEPS + 1))
     assert [(row["loss"], row["grad_norm"]) for row in parts] == [(row["loss"], row["grad_norm"]) for row in whole]
+
+
+def test_batches_made_ahead_change_nothing(tiny: Any, tmp_path: Path) -> None:
+    _train(tiny, tmp_path / "whole")
+    with pytest.raises(_Stop):
+        _train(tiny, tmp_path / "ahead", stop_at=3, loader_processes=2)
+    _train(tiny, tmp_path / "ahead", loader_processes=1)
+    torch.testing.assert_close(_weights(tmp_path / "ahead"), _weights(tmp_path / "whole"), rtol=0, atol=0)
 
 
 def test_micro_batches_add_up_to_the_global_batch(tiny: Any, tmp_path: Path) -> None:

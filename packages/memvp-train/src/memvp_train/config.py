@@ -185,6 +185,8 @@ class LaunchConfig:
     """Times a broken group of workers is started again from its last checkpoint."""
     cpus_per_worker: int = 1
     """CPU cores and torch threads of a worker."""
+    loader_processes: int = 0
+    """Processes beside each worker that make its batches ahead; 0 makes them between two steps."""
     dashboard_port: int | None = None
     """Port of the dashboard of a Ray started here; none takes a free one."""
     timeout_seconds: int = 1800
@@ -198,6 +200,10 @@ class LaunchConfig:
         _require(self.max_failures >= 0, message=f"launch.max_failures must be 0 or more, got {self.max_failures}")
         _require(
             self.cpus_per_worker >= 1, message=f"launch.cpus_per_worker must be at least 1, got {self.cpus_per_worker}"
+        )
+        _require(
+            self.loader_processes >= 0,
+            message=f"launch.loader_processes must be 0 or more, got {self.loader_processes}",
         )
         _require(
             self.timeout_seconds >= 1, message=f"launch.timeout_seconds must be above 0, got {self.timeout_seconds}"

@@ -61,6 +61,8 @@ class StageResult:
     """Samples in the table that could be used."""
     num_dropped: int
     """Samples left out because max_length cut off every label."""
+    num_shortened: int = 0
+    """Samples used of whose labels max_length cut off some."""
 
 
 def run_stage(
@@ -289,6 +291,7 @@ def _publish(prepared: PreparedStage, *, state: TrainingState) -> StageResult:
         num_steps=state.step,
         num_samples=prepared.counts.num_samples,
         num_dropped=prepared.counts.num_dropped,
+        num_shortened=prepared.counts.num_shortened,
     )
     body = {"settings": prepared.settings, "adapter_sha256": _folder_hash(adapter), "result": asdict(result)}
     with atomic_write(out / RESULT_FILE) as file:

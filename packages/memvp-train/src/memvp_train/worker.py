@@ -3,6 +3,7 @@
 `train_worker` runs in every worker of a process group with DeepSpeed, `train_here` alone in this process without it.
 """
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from memvp_core import MemVPModel
 from memvp_data.features import FeatureStore
 from memvp_data.loader import TrainingBatches
+from memvp_data.prefetch import PrefetchedBatches
 from memvp_train.checkpoint import CheckpointError, CheckpointStore, TrainingState, load_newest
 from memvp_train.config import LaunchConfig, StageRun, run_from_dict
 from memvp_train.encoded import EncodedTable
@@ -35,7 +37,7 @@ def train_worker(config: dict[str, Any], *, device: torch.device, checkpoints: C
         raise CheckpointError(
             f"workers read different checkpoints of {run.out}; its storage must be shared by all nodes"
         )
-    _run(config, run=run, engine=engine, start_step=step, checkpoints=checkpoints)
+    _run(config, run=run, launch=launch, engine=engine, start_step=step, checkpoints=checkpoints)
 
 
 def train_here(
@@ -52,7 +54,15 @@ def train_here(
         state=state,
     )
     step = 0 if state is None else state.step
-    _run(config, run=run, engine=engine, start_step=step, checkpoints=checkpoints, after_step=after_step)
+    _run(
+        config,
+        run=run,
+        launch=launch,
+        engine=engine,
+        start_step=step,
+        checkpoints=checkpoints,
+        after_step=after_step,
+    )
 
 
 def _prepare(
@@ -73,6 +83,7 @@ def _run(
     config: dict[str, Any],
     *,
     run: StageRun,
+    launch: LaunchConfig,
     engine: Engine,
     start_step: int,
     checkpoints: CheckpointStore,
@@ -93,14 +104,19 @@ def _run(
         pad_token_id=table.pad_token_id,
         feature_shape=(1, run.memvp["vision_hidden_size"]) if features is None else features.feature_shape,
     )
-    train_stage(
-        engine,
-        batches,
-        stage=run.stage,
-        num_steps=config["num_steps"],
-        start_step=start_step,
-        checkpoints=checkpoints,
-        metrics_path=Path(run.out) / "metrics.jsonl",
-        settings=config["settings"],
-        after_step=after_step,
-    )
+    ahead = PrefetchedBatches(batches, num_steps=config["num_steps"], num_workers=launch.loader_processes)
+    try:
+        train_stage(
+            engine,
+            ahead,
+            stage=run.stage,
+            num_steps=config["num_steps"],
+            start_step=start_step,
+            checkpoints=checkpoints,
+            metrics_path=Path(run.out) / "metrics.jsonl",
+            settings=config["settings"],
+            after_step=after_step,
+        )
+    finally:
+        ahead.close()
+        logging.getLogger(__name__).info("rank %d: %s", engine.rank, ahead.throughput)
