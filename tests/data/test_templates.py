@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from memvp_data.datasets.scienceqa import read_scienceqa
+from memvp_data.datasets.table import DATASETS
 from memvp_data.samples import Sample, Turn
-from memvp_data.templates import TEMPLATES, Template, written_rounds
+from memvp_data.templates import DEFAULT_TEMPLATES, TEMPLATES, Template, written_rounds
 
 # Inputs and outputs of build_prompt in the released code (JieShibo/MemVP, commit 5eef19f, util/base_prompt.py).
 PLANET = {
@@ -83,6 +84,11 @@ def test_a_question_without_fields_stands_as_it_is() -> None:
     assert rounds("released", "Context:  x\nResponse: ", "B") == [("Context: x\nResponse:", "B")]
     two = rounds("released", "a", "b", "c", "d", question="q", choices="x")
     assert two == [("a", "b"), ("c", "d")]
+
+
+def test_every_dataset_has_a_default_template() -> None:
+    assert set(DEFAULT_TEMPLATES) == set(DATASETS)
+    assert set(DEFAULT_TEMPLATES.values()) < set(TEMPLATES)
 
 
 def test_templates_hold_their_text_once() -> None:

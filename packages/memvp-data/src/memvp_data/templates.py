@@ -70,6 +70,14 @@ TEMPLATES: dict[str, Template | ChatTemplate] = {
     "chat_template": ChatTemplate(),
 }
 
+# The template that each dataset's own papers put its samples in, by the dataset's name in datasets/table.py.
+DEFAULT_TEMPLATES: dict[str, str] = {
+    **dict.fromkeys(("scienceqa",), "released"),
+    **dict.fromkeys(("vqav2", "gqa", "vqav2_vl_t5", "gqa_vl_t5", "coco", "tvqa", "how2qa"), "paper_table6"),
+    **dict.fromkeys(("lcs_558k",), "plain"),
+    **dict.fromkeys(("llava_665k", "sqa_i", "mme", "mmbench", "pope"), "vicuna_v1"),
+}
+
 Round = tuple[str, str | None]
 """Prompt text, and answer text or None."""
 
