@@ -46,3 +46,27 @@ def merging_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     )
+
+
+@pytest.fixture(scope="session")
+def colon_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte pairs in which ":" takes the letter after it along: ":T" is one token."""
+    vocabulary = _vocabulary([*CHARACTERS, ":T"])
+    tokenizer = Tokenizer(models.BPE(vocabulary, [(":", "T")], unk_token="<unk>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="session")
+def llama_like_tokenizer() -> PreTrainedTokenizerFast:
+    """As LLaMA's: a space is the mark before a word, and a text by itself begins with one."""
+    words = ["▁The", "▁Response", "The", "▁answer", "▁is", "▁B"]
+    vocabulary = _vocabulary([*CHARACTERS, "▁", *words])
+    tokenizer = Tokenizer(
+        models.WordPiece(vocabulary, unk_token="<unk>", continuing_subword_prefix="")
+    )  # longest first
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )

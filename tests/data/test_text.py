@@ -100,6 +100,30 @@ def test_a_token_over_the_border_does_not_blur_it(merging_tokenizer) -> None:
     assert [spelled(run, merging_tokenizer) for run in learnt(result)] == [" red</s>"]
 
 
+def test_a_colon_that_merges_with_the_answer_does_not_blur_the_border(colon_tokenizer) -> None:
+    together = colon_tokenizer.convert_ids_to_tokens(colon_tokenizer("Response:The answer")["input_ids"])
+    assert ":T" in together
+    result = encoded(conversation("Response:", "The answer is B."), colon_tokenizer, "released")
+    tokens = colon_tokenizer.convert_ids_to_tokens(list(result.input_ids))
+    assert tokens[tokens.index(":") + 1 :][:3] == ["T", "h", "e"]
+    assert [spelled(run, colon_tokenizer) for run in learnt(result)] == ["The answer is B.</s>"]
+
+
+def test_released_labels_are_those_of_the_released_code(llama_like_tokenizer) -> None:
+    """There prompt and answer are one string, and as many tokens as the prompt alone has are not learnt."""
+    prompt, answer = "Question: x\nResponse:", "The answer is B."
+    ids, alone = (
+        [1, *llama_like_tokenizer(text, add_special_tokens=False)["input_ids"]] for text in (prompt + answer, prompt)
+    )
+    ids.append(2)
+    result = encoded(conversation(prompt, answer), llama_like_tokenizer, "released")
+    assert result.input_ids == tuple(ids)
+    assert result.labels == (*[-100] * len(alone), *ids[len(alone) :])
+    tokens = llama_like_tokenizer.convert_ids_to_tokens(ids)
+    # "The" by itself would be "▁The", another token.
+    assert tokens[len(alone) - 1 :] == [":", "The", "▁answer", "▁is", "▁B", ".", "</s>"]
+
+
 # From the official conversation.py and train.py of LLaVA (haotian-liu/LLaVA, commit c121f04), image token taken out.
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
