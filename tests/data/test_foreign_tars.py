@@ -15,7 +15,7 @@ import webdataset
 from memvp_data.__main__ import main
 from memvp_data.foreign import index_tars
 from memvp_data.reader import ShardReader
-from memvp_data.shards import ShardError, verify
+from memvp_data.shards import ShardError, verify, write_shards
 
 
 def img2dataset(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -106,6 +106,17 @@ def test_every_kind_of_plain_tar(tmp_path: Path, kind: int) -> None:
     reader = ShardReader(tmp_path)
     assert [next(iter(reader.read(key).values())) for key in reader] == [data for _, data in members]
     assert reader.keys()[0] == "d_sphoto-1"
+
+
+def test_shards_of_our_own_keep_their_manifest(tmp_path: Path) -> None:
+    write_shards(tmp_path / "own", [("k", {"jpg": b"x"})], kind="images", meta={"made": "here"})
+    (tmp_path / "tars").mkdir()
+    tar_of(tmp_path / "tars/0.tar", ("a.jpg", b"x"))
+    with pytest.raises(ShardError, match="holds tars of its own"):
+        index_tars(tmp_path / "tars", into=tmp_path / "own")
+    with pytest.raises(ShardError, match="needs no other index"):
+        index_tars(tmp_path / "own")
+    assert verify(tmp_path / "own") == []
 
 
 class Canary:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from memvp_data.index import SUFFIXES, IndexRow
-from memvp_data.manifest import Manifest, ShardEntry, write_manifest
+from memvp_data.manifest import MANIFEST_NAME, Manifest, ShardEntry, write_manifest
 from memvp_data.samples import ID_PATTERN, to_id
 from memvp_data.shards import begin
 from memvp_data.storage import Folder, ShardError
@@ -41,11 +41,23 @@ def index_tars(
     names = sorted(name for name in source.sizes() if name.endswith(".tar"))
     if not names:
         raise ShardError(f"there is no *.tar in {source}; name the folder that holds them")
-    place, skipped = begin(tars if into is None else into), Counter[str]()
+    place, skipped = Folder.at(tars if into is None else into), Counter[str]()
+    _check_free(place, source=source)
     parts = [_indexed(source, name, skip=skip_suffixes, skipped=skipped) for name in names]
     rows = [row for _, shard_rows in parts for row in shard_rows]
     meta = {FOREIGN: True, "skipped_members": dict(sorted(skipped.items()))}
-    return write_manifest(place, kind=kind, shards=[entry for entry, _ in parts], rows=rows, meta=meta, tars=source)
+    return write_manifest(
+        begin(place), kind=kind, shards=[entry for entry, _ in parts], rows=rows, meta=meta, tars=source
+    )
+
+
+def _check_free(place: Folder, *, source: Folder) -> None:
+    """Shards of our own must not lose their manifest to that of tars."""
+    sizes = place.sizes()
+    if place.path != source.path and any(name.endswith(".tar") for name in sizes):
+        raise ShardError(f"{place} holds tars of its own; name an empty folder for the index of {source}")
+    if MANIFEST_NAME in sizes and not Manifest.load(place).meta.get(FOREIGN):
+        raise ShardError(f"{place} has a {MANIFEST_NAME} that was written with its shards; it needs no other index")
 
 
 class _Forward:

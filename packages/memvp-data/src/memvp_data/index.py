@@ -22,6 +22,7 @@ INDEX_NAME = "index.parquet"
 # Nothing that a reader would have to unpickle.
 SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "safetensors", "json", "txt"})
 MAX_MEMBER_BYTES = 1 << 30
+MAX_ROWS, MAX_INDEX_BYTES, MAX_TEXT = 100_000_000, 16 << 30, 256
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -69,11 +70,26 @@ def load_index(folder: Folder, *, sha256: str, shards: Sequence["ShardEntry"]) -
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ShardError(f"{where} is damaged: its hash is not the manifest's; write the shards again")
     try:
-        table = pq.read_table(pa.BufferReader(data), schema=INDEX_SCHEMA, use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        table = _parsed(data)
+    except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         raise ShardError(f"{where} is no index of shards ({error}); write the shards again") from None
     _check_places(table, shards=shards, where=where)
     return table
+
+
+def _parsed(data: bytes) -> pa.Table:
+    """The table. A file that would unpack to far more than an index is refused before it does."""
+    texts = [field.name for field in INDEX_SCHEMA if pa.types.is_string(field.type)]
+    # As dictionaries: a long text that stands in a million rows is held once until its length is known.
+    file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    if file.metadata.num_rows > MAX_ROWS or sum(group.total_byte_size for group in groups) > MAX_INDEX_BYTES:
+        raise ValueError(f"more than {MAX_ROWS:,} rows or {MAX_INDEX_BYTES:,} bytes")
+    table = file.read(use_threads=False)
+    for name in texts:
+        if any(max(map(len, chunk.dictionary.to_pylist()), default=0) > MAX_TEXT for chunk in table[name].chunks):
+            raise ValueError(f"a {name} of more than {MAX_TEXT} characters")
+    return table.cast(INDEX_SCHEMA)
 
 
 def check_rows(shards: Sequence["ShardEntry"], *, rows: Iterable[IndexRow]) -> None:

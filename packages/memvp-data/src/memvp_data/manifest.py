@@ -97,6 +97,12 @@ class Manifest:
             raise ShardError(f"{path} has schema version {version!r}, this code reads {SCHEMA_VERSION}; write it again")
         if not sound:
             raise ShardError(f"{path} is damaged: its digest does not match its content; write the shards again")
+        if not isinstance(manifest.meta, dict) or not all(
+            isinstance(v, str) for v in (manifest.kind, manifest.index_sha256)
+        ):
+            raise ShardError(
+                f"{path} is not a manifest of shards (its kind, meta or hash is none); write the shards again"
+            )
         _check_entries(manifest.shards)
         return manifest
 
@@ -130,7 +136,8 @@ def write_manifest(
     # Values that JSON would change (tuples, integer keys) must not make a loaded manifest differ from this one.
     manifest = Manifest(kind, shards, write_index(folder, rows), json.loads(json.dumps(meta or {})))
     kept = {shard.name for shard in shards}
-    _remove(folder, [name for name in sizes if name.endswith(".tar") and _is_of(name, kind) and name not in kept])
+    old = [name for name in sizes if name.endswith(".tar") and name.startswith(f"{kind}-") and name not in kept]
+    _remove(folder, old if tars is None else ())
     with folder.write(MANIFEST_NAME) as file:
         file.write(manifest.to_json().encode())
     # Not before: until the manifest stands, a killed job goes on from these notes.
@@ -189,10 +196,6 @@ def _check_entries(shards: Iterable[ShardEntry]) -> None:
         if not all(isinstance(number, int) and number >= 0 for number in (shard.num_bytes, shard.num_samples)):
             raise ShardError(f"shard {shard.name} has lengths that are no counts; write the shards again")
         seen.add(shard.name)
-
-
-def _is_of(name: str, kind: str) -> bool:
-    return name.startswith(f"{kind}-")
 
 
 def _remove(folder: Folder, names: Iterable[str]) -> None:

@@ -101,7 +101,7 @@ def write_shards(
     return write_manifest(place, kind=kind, shards=[entry for entry, _ in parts], rows=rows, meta=meta)
 
 
-def begin(folder: Path | str) -> Folder:
+def begin(folder: Path | str | Folder) -> Folder:
     """The folder, made if need be, without a manifest: it is unfinished from now on."""
     place = Folder.at(folder)
     if place.local is not None:

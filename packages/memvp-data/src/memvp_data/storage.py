@@ -69,6 +69,8 @@ class Folder:
             found = self.filesystem.ls(self.path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            raise ShardError(f"{self} cannot be listed ({error}); check its place and your rights") from None
         return {entry["name"].rsplit("/", 1)[-1]: entry["size"] for entry in found if entry["type"] == "file"}
 
     def signature(self, name: str) -> Signature | None:

@@ -45,7 +45,11 @@ def verify(folder: Path | str, *, full: bool = True, shards: Path | str | None =
         index = read_index(place, manifest=manifest)
     except ShardError as error:
         faults.append(str(error))
-    return faults + [fault.message for fault in find_faults(tars, manifest=manifest, index=index, full=full)]
+    try:
+        faults += [fault.message for fault in find_faults(tars, manifest=manifest, index=index, full=full)]
+    except ShardError as error:
+        faults.append(str(error))
+    return faults
 
 
 def find_faults(folder: Folder, *, manifest: Manifest, index: pa.Table, full: bool) -> Iterator[Fault]:
