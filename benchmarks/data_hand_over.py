@@ -91,10 +91,10 @@ def measured(step: str, path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    from measuring import machine, machine_line, mebibytes, parser, write_result
+    from measuring import machine_line, mebibytes, parser, set_up, write_result
 
     options = parser(__doc__).parse_args()
-    facts, count = machine(), 2_000 if options.smoke else NUM_RECORDS
+    facts, count = set_up(options), 2_000 if options.smoke else NUM_RECORDS
     with tempfile.TemporaryDirectory() as folder:
         path = write_mix(Path(folder), count=count)
         num_bytes = path.stat().st_size
