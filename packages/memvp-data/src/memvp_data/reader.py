@@ -11,6 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
+import pyarrow.compute as pc
+
 from memvp_data.deduplication import same_of
 from memvp_data.index import IndexRow
 from memvp_data.manifest import Manifest, ShardError, read_index
@@ -79,7 +81,7 @@ class ShardReader:
 
     def stored_in(self, shard: str) -> list[str]:
         """Keys of a shard in its order, without those that stand for another one (see `same`)."""
-        keys = dict.fromkeys(row.key for row in self._all_rows() if row.shard == shard)
+        keys = dict.fromkeys(self._index.filter(pc.field("shard") == shard)["key"].to_pylist())
         return [key for key in keys if key in self._rows and key not in self.same]
 
     @property
