@@ -36,6 +36,7 @@ def build_shards(context: StepContext) -> StepOutcome:
         _image_records(roots, progress=context.progress),
         kind="images",
         max_shard_samples=data.max_shard_samples,
+        dedupe=True,  # benchmarks share images under different names
     )
     tables = tuple(samples_path(context.folder, name) for name in counts)
     summary = {"samples": counts, "images": manifest.num_samples, "images_digest": manifest.digest}
