@@ -1,7 +1,8 @@
 """What every test gets: the repository's root, one thread per process, and no way to reach a model hub.
 
-`make test` runs two processes. Tests of one file stay together, since they share what is slow to make; those that start
-Ray share one process, so that never more than one cluster competes for the cores, and come first, since they take longest.
+`make test` runs two processes. Tests of one file stay together, since they share what is slow to make; those that
+start Ray share one process, so that never more than one cluster competes for the cores, and come first, since they take
+longest.
 """
 
 import os

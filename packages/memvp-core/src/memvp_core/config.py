@@ -127,7 +127,8 @@ class MemVPConfig:
                 raise ValueError(f"{name} must be one of {options}; got {getattr(self, name)!r}.")
         if self.position_mode == "concat" and self.padded_rows == "masked":
             raise ValueError(
-                'padded_rows "masked" has no meaning with position_mode "concat", where no row is padded: leave it at "live".'
+                'padded_rows "masked" has no meaning with position_mode "concat", where no row is padded: '
+                'leave it at "live".'
             )
         if self.position_mode == "concat" and self.insert_in in ("keys", "values"):
             raise ValueError(
