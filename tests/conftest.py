@@ -21,6 +21,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _ON_RAY = ("tests/e2e/", "tests/train/test_launch.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One group for all tests on Ray, first; another for each file."""
     for item in items:
