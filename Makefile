@@ -29,7 +29,7 @@ demo: $(STAMP) ## run the whole job on the toy world, on CPU
 	$(BIN)/python pipelines/instruct_tune.py --config $(RECIPE) $(ARGS)
 
 test: $(STAMP) ## run the tests (choose some: make test ARGS="tests/core -k split")
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

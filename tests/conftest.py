@@ -7,6 +7,7 @@ longest.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,13 +22,21 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _ON_RAY = ("tests/e2e/", "tests/train/test_launch.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One group for all tests on Ray, first; another for each file."""
-    for item in items:
-        group = "ray" if item.nodeid.startswith(_ON_RAY) else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Tests on Ray first."""
     items.sort(key=lambda item: not item.nodeid.startswith(_ON_RAY))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests stay together when there are several processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if nodeid.startswith(_ON_RAY) else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
