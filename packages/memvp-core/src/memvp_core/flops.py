@@ -53,8 +53,9 @@ class Machine:
     """Seconds to start an operation."""
 
 
-# A core or two of a server, and one H100, below their data sheets: what products of these sizes reach.
-MACHINES = {"cpu": Machine(1.0e11, 2.0e10, 6e-6), "cuda": Machine(4.0e14, 2.5e12, 6e-6)}
+# A core or two of a server, fitted to the timings of benchmarks/core_forms.py; and one H100, below its data sheet, not
+# measured.
+MACHINES = {"cpu": Machine(1.0e11, 2.4e10, 5e-6), "cuda": Machine(4.0e14, 2.5e12, 6e-6)}
 
 
 def retrieval_flops(form: Form, load: Workload) -> int:
@@ -73,9 +74,11 @@ def retrieval_bytes(form: Form, load: Workload, *, itemsize: int) -> int:
     queries, width, entries = load.num_queries, load.hidden_size, load.num_entries
     scores, positions = 8 * queries * load.num_slots, 2 * load.num_slots * width * itemsize
     if form in ("direct", "reference"):
-        # Reading keys and values; with positions of its own a layer also has to write them, from rows and positions.
-        times = 1 if load.positions_are_shared else 3
-        return scores + times * 2 * entries * load.num_slots * width * itemsize
+        slots = load.num_slots
+        if not load.positions_are_shared:
+            # A layer also writes its keys and values: rows are read, summed with positions, and copied beside the rest.
+            slots = 2 * load.num_slots + 3 * load.num_rows
+        return scores + 2 * entries * slots * width * itemsize
     row_scores = 12 * queries * load.num_rows
     if form == "split":
         return scores + positions + row_scores + 2 * (entries * load.num_rows + queries) * width * itemsize
@@ -108,8 +111,13 @@ def _codes(load: Workload) -> int:
     return load.num_codes
 
 
-_NUM_PRODUCTS: dict[Form, int] = {"direct": 4, "split": 7, "factored": 12, "reference": 4}
-"""Operations of one layer that are started, as counted in a profile."""
+_NUM_STARTED: dict[Form, tuple[int, int]] = {
+    "direct": (4, 18),
+    "split": (5, 9),
+    "factored": (9, 7),
+    "reference": (4, 18),
+}
+"""Operations started in one layer, and once per call: what the smallest workloads took, in launches."""
 
 
 def seconds(form: Form, load: Workload, *, itemsize: int, machine: Machine) -> float:
@@ -119,7 +127,9 @@ def seconds(form: Form, load: Workload, *, itemsize: int, machine: Machine) -> f
     moved = num_reads * retrieval_bytes(form, load, itemsize=itemsize) + call_bytes(form, load, itemsize=itemsize)
     if form != "factored" and load.num_codes is not None:
         flops += projection_flops(load.num_entries, load.num_rows, widths=(load.num_codes, load.hidden_size))
-    return flops / machine.flops + moved / machine.bandwidth + num_reads * _NUM_PRODUCTS[form] * machine.launch
+    in_layer, in_call = _NUM_STARTED[form]
+    launches = num_reads * in_layer + in_call
+    return flops / machine.flops + moved / machine.bandwidth + launches * machine.launch
 
 
 def choose_form(method: Method, load: Workload, *, dtype: torch.dtype, device: str = "cpu") -> Form:
