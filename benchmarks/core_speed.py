@@ -104,7 +104,7 @@ def main() -> None:
     console.print(table_of(found, batch_sizes=batch_sizes, caption=machine_line(facts)))
     curve = generation_curve(SMOKE["smoke"][0] if args.smoke else CURVE, folder=args.out, is_smoke=args.smoke)
     path = write_result(args.out, "core_speed", {"shapes": found, "generation": curve}, facts=facts)
-    console.print(f"numbers: {_shown(path)}, picture: {_shown(path.with_name('generation.png'))}")
+    console.print(f"numbers: {_shown(path)}, picture: {_shown(path.with_name('core_generation.png'))}")
 
 
 def _shown(path: Path) -> str:

@@ -17,7 +17,7 @@ NUM_ROUNDS, BATCH_SIZE = 3, 4
 
 
 def generation_curve(shape: Shape, *, folder: Path, is_smoke: bool = False) -> dict[str, Any]:
-    """Seconds and ratios to text alone by length of the answer; draws generation.png into a folder."""
+    """Seconds and ratios to text alone by length of the answer; draws core_generation.png into a folder."""
     lengths = LENGTHS[:2] if is_smoke else LENGTHS
     model = shape.language_model()
     ways = {name: make_way(name, model, shape) for name in WAYS}
@@ -68,7 +68,9 @@ def _draw(ratios: dict[str, list[float]], *, lengths: tuple[int, ...], folder: P
                 axes.annotate(f"{value:.2f}", (length, value), textcoords="offset points", xytext=(0, 7), ha="center")
     axes.set_xscale("log", base=4)
     axes.set_xticks(lengths, [str(length) for length in lengths])
-    axes.set(xlabel="tokens of the answer", ylabel="time, text only = 1", ylim=(0, None))
+    axes.set(
+        xlabel="tokens of the answer", ylabel="time, text only = 1", ylim=(0, 1.15 * max(map(max, ratios.values())))
+    )
     axes.set_title(
         f"generate: {shape.num_text} text tokens, {shape.num_rows} image rows, "
         f"width {shape.hidden_size}, {shape.num_layers} layers",
@@ -77,5 +79,5 @@ def _draw(ratios: dict[str, list[float]], *, lengths: tuple[int, ...], folder: P
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "generation.png", dpi=150)
+    figure.savefig(folder / "core_generation.png", dpi=150)
     pyplot.close(figure)

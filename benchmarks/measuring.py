@@ -138,7 +138,8 @@ def write_result(folder: Path, name: str, content: Mapping[str, Any], *, facts: 
     """Replace a result file whole. It holds the command, the date and the machine beside the numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     # As typed in the repository's root: neither the interpreter's path nor the folder.
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    words = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = words.replace(f" --out {folder}", "")
     head = {"command": command, "date": time.strftime("%Y-%m-%d"), "machine": dict(facts)}
     path, partial = folder / f"{name}.json", folder / f"{name}.json.tmp"
     partial.write_text(json.dumps(head | dict(content), indent=1) + "\n", encoding="utf-8")

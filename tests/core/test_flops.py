@@ -188,6 +188,13 @@ def test_choices_of_auto(change: dict[str, int], dtype: torch.dtype, form: str) 
     assert choose_form("auto", load, dtype=dtype) == form
 
 
+def test_preparation_weighs_less_the_more_tokens_read_it() -> None:
+    """One sequence alone: joining keys and values pays for an answer of many tokens, not for a single one."""
+    alone = replace(LLAMA_7B, num_queries=1, num_entries=1, num_layers=4)
+    assert choose_form("auto", alone, dtype=torch.float32) != "direct"
+    assert choose_form("auto", replace(alone, num_steps=32), dtype=torch.float32) == "direct"
+
+
 def test_auto_never_takes_direct_in_sixteen_bits() -> None:
     for queries in (1, 64, 4096):
         load = replace(LLAMA_7B, num_queries=queries)

@@ -53,9 +53,9 @@ class Machine:
     """Seconds to start an operation."""
 
 
-# A core or two of a server, fitted to the timings of benchmarks/core_forms.py; and one H100, below its data sheet, not
+# Two cores of a server, fitted to the timings of benchmarks/core_forms.py; and one H100, below its data sheet, not
 # measured.
-MACHINES = {"cpu": Machine(1.0e11, 2.4e10, 5e-6), "cuda": Machine(4.0e14, 2.5e12, 6e-6)}
+MACHINES = {"cpu": Machine(2.0e11, 5.0e10, 6e-6), "cuda": Machine(4.0e14, 2.5e12, 6e-6)}
 
 
 def retrieval_flops(form: Form, load: Workload) -> int:
