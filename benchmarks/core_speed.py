@@ -94,7 +94,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
     args = options.parse_args()
-    facts, console = set_up(args), Console(width=120)
+    facts, console = set_up(args), Console(width=132)
     shapes = SMOKE if args.smoke else {name: SHAPES[name] for name in args.shapes}
     batch_sizes = {phase: min(size, 2) if args.smoke else size for phase, size in PHASES.items()}
     found: dict[str, Any] = {}
