@@ -13,7 +13,7 @@ from rich.console import Console
 from pipelines import preflight
 from pipelines.config import JobConfig, as_settings, flat_settings
 from pipelines.fingerprint import digest_json
-from pipelines.plan import STEPS
+from pipelines.step_table import STEPS
 from pipelines.progress import step_progress
 from pipelines.report import make_report, print_report, write_report
 from pipelines.services import Services

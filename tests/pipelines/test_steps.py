@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import JobConfig
-from pipelines.plan import STEPS
+from pipelines.step_table import STEPS
 from pipelines.steps import (
     FinishedStep,
     Step,

@@ -51,8 +51,8 @@ STEPS = (
     Step(
         name="evaluate",
         title="evaluate",
-        run="pipelines.evaluate:evaluate",
-        code=(*_MODEL_CODE, "pipelines.evaluate", "pipelines.rows", "pipelines.retrieval_page", "pipelines.figures"),
+        run="pipelines.evaluate_steps:evaluate",
+        code=(*_MODEL_CODE, "pipelines.evaluate_steps", "pipelines.rows", "pipelines.retrieval_page", "pipelines.figures"),
         libraries=_TRAINING_LIBRARIES,
         settings=step_settings.for_evaluate,
         needs=("build_shards", "extract_features", "stage1", "stage2"),
