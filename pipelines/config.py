@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,6 +91,18 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """What a version must reach to be the champion; scores as in report.json (accuracies between 0 and 1)."""
+
+    slice: str | None = None
+    """test slice or split whose headline score counts; null: the job's first"""
+    min_score: float = 0.0
+    """lowest score"""
+    max_drop: float | None = 0.0
+    """how far below the champion's the score may be, on the same questions; null: the champion is not compared"""
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """Where MLflow keeps the runs."""
 
@@ -98,7 +111,9 @@ class TrackingConfig:
     experiment: str = "memvp"
     """experiment name"""
     registered_model: str = "memvp"
-    """name in the model registry; the newest version gets the alias champion"""
+    """name in the model registry; every job registers a version"""
+    gate: GateConfig = dataclasses.field(default_factory=GateConfig)
+    """when the new version gets the alias champion"""
 
 
 @dataclass(frozen=True)
@@ -138,31 +153,36 @@ class JobConfig:
         Raises:
             ConfigError: naming the settings that do not go together.
         """
-        if not _RUN_NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"name must be 1 to 64 letters, digits, '-' or '_', as it names a folder; got {self.name!r}"
-            )
+        check_name(self.name)
         if (self.data.root is None) == (self.data.toyworld is None):
             raise ConfigError(
                 "set one of data.root (folder of official files) and data.toyworld (draw them), the other null"
             )
-        _check_positive(self)
-        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
+        check_positive("data", self.data, names=("max_shard_samples",))
+        check_positive("evaluate", self.evaluate, names=("batch_size", "max_new_tokens"))
+        for name, stage in self.stages.items():
             try:
                 check_batch_split(stage, num_workers=self.launch.num_workers)
             except ValueError as error:
                 raise ConfigError(f"{name}: {error}") from error
 
+    @property
+    def stages(self) -> dict[str, StageConfig]:
+        """The tuning steps by name."""
+        return {"stage1": self.stage1, "stage2": self.stage2}
 
-def _check_positive(config: JobConfig) -> None:
-    counts = {
-        "data.max_shard_samples": config.data.max_shard_samples,
-        "evaluate.batch_size": config.evaluate.batch_size,
-        "evaluate.max_new_tokens": config.evaluate.max_new_tokens,
-    }
-    for name, value in counts.items():
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
+
+def check_name(name: str) -> None:
+    """Refuse a run name that could not name a folder."""
+    if not _RUN_NAME.fullmatch(name):
+        raise ConfigError(f"name must be 1 to 64 letters, digits, '-' or '_', as it names a folder; got {name!r}")
+
+
+def check_positive(group: str, part: Any, *, names: Sequence[str]) -> None:
+    """Refuse counts below 1 in a group of settings."""
+    for name in names:
+        if getattr(part, name) < 1:
+            raise ConfigError(f"{group}.{name} must be at least 1, got {getattr(part, name)}")
 
 
 def as_settings(part: Any) -> dict[str, Any]:
