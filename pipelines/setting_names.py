@@ -59,11 +59,17 @@ class SettingNames:
         near = difflib.get_close_matches(leaf.replace("-", "_"), by_leaf, n=1, cutoff=0.6)
         if near:
             return f"did you mean '{by_leaf[near[0]]}'?"
-        elsewhere = [known for known in self.types if known.rpartition(".")[2] == leaf]
+        elsewhere = _shallowest([known for known in self.types if known.rpartition(".")[2] == leaf])
         elsewhere = elsewhere or difflib.get_close_matches(name, self.types, n=1, cutoff=0.6)
         if elsewhere:
             return f"did you mean {' or '.join(repr(known) for known in elsewhere)}?"
         return f"known here: {', '.join(sorted(by_leaf) or sorted(k for k in self.types if '.' not in k))}"
+
+
+def _shallowest(names: list[str]) -> list[str]:
+    """`learning_rate` most likely means the stage's, not that of one of its groups."""
+    depth = min((name.count(".") for name in names), default=0)
+    return [name for name in names if name.count(".") == depth]
 
 
 def _walk(root: type, *, prefix: str) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from memvp_data.toyworld import model_path
+from memvp_train.config import GroupSettings
 from memvp_train.models import build_language_model, build_memvp_model
 from pipelines.config import JobConfig
 from tests.e2e.e2e_jobs import ENTRY, run_command
@@ -31,7 +32,8 @@ def test_settings_are_the_papers(recipe: Callable[..., JobConfig]) -> None:
     assert (job.memvp.num_slots, job.memvp.projector_hidden_sizes) == (576, (4096,))
     assert job.memvp.projector_activation == "gelu"
     assert (job.stage1.global_batch_size, job.stage1.learning_rate) == (256, 1e-3)
-    assert (job.stage2.global_batch_size, job.stage2.lora_learning_rate, job.stage2.learning_rate) == (128, 2e-4, 2e-5)
+    assert (job.stage2.global_batch_size, job.stage2.learning_rate) == (128, 2e-5)
+    assert job.stage2.groups.named() == {"lora": GroupSettings(learning_rate=2e-4)}
     assert job.stage2.lora is not None
     assert (job.stage2.lora.rank, job.stage2.lora.alpha, len(job.stage2.lora.target_modules)) == (128, 256, 7)
     for stage in (job.stage1, job.stage2):

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from pipelines.config import ConfigError, JobConfig, as_settings, flat_settings
-from pipelines.settings import describe_settings, read_job
+from pipelines.kinds import INSTRUCT
+from pipelines.settings import describe_settings, read_settings
 
 Recipe = Callable[..., JobConfig]
 
@@ -19,7 +20,7 @@ BAD_OVERRIDES = {
     "--data.test.image.question=f": ["did you mean 'data.test.image.questions'"],
     "--stage1.learning_rate=fast": ["'stage1.learning_rate' expects a number, got fast"],
     "--stage2.lora.rank=four": ["'stage2.lora.rank' expects a whole number, got four"],
-    "--launch.precision=fp16": ["'launch.precision' expects one of 'fp32', 'bf16', got fp16"],
+    "--launch.precision=fp8": ["'launch.precision' expects one of 'fp32', 'bf16', 'fp16', got fp8"],
     "--stage1.betas=[1,2,3]": ["'stage1.betas' expects a list of 2, each a number"],
     "--stage1=5": ["'stage1' expects a group of settings"],
     "--memvp.num_slots=0": ["memvp: num_slots must be a positive whole number, got 0"],
@@ -57,18 +58,18 @@ def _with_yaml(folder: Path, text: str) -> Path:
 )
 def test_bad_recipe_is_one_sentence(tmp_path: Path, text: str, phrase: str) -> None:
     with pytest.raises(ConfigError, match=phrase) as caught:
-        read_job(["--config", str(_with_yaml(tmp_path, text))])
+        read_settings(INSTRUCT, ["--config", str(_with_yaml(tmp_path, text))])
     assert "\n" not in str(caught.value)
 
 
 def test_missing_recipe_names_the_shipped_ones() -> None:
     with pytest.raises(ConfigError, match=r"recipe not found: nope.yaml.*toyworld.yaml"):
-        read_job(["--config", "nope.yaml"])
+        read_settings(INSTRUCT, ["--config", "nope.yaml"])
 
 
 def test_no_recipe_at_all() -> None:
     with pytest.raises(ConfigError, match="no recipe given"):
-        read_job([])
+        read_settings(INSTRUCT, [])
 
 
 def test_later_overrides_win_and_reach_nested_groups(recipe: Recipe) -> None:
@@ -90,7 +91,7 @@ def test_group_can_be_switched_off(recipe: Recipe) -> None:
 def test_resolved_settings_are_a_recipe_again(recipe: Recipe, tmp_path: Path, name: str) -> None:
     job = recipe(name)
     path = _with_yaml(tmp_path, describe_settings(as_settings(job)))
-    assert read_job(["--config", str(path)]) == job
+    assert read_settings(INSTRUCT, ["--config", str(path)]) == job
 
 
 @pytest.mark.parametrize("name", ["toyworld", "smoke", "llava15_vicuna7b"])

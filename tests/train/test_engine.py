@@ -9,18 +9,19 @@ import pytest
 import torch
 
 from memvp_train.checkpoint import FolderCheckpoints, TrainingState, read_state
-from memvp_train.config import LaunchConfig, LoraSettings
+from memvp_train.config import GroupSettings, LaunchConfig, LoraSettings, ParameterGroups
 from memvp_train.metrics import read_metrics
 from memvp_train.stage import prepare_stage
 from memvp_train.worker import train_here
 
 NUM_STEPS = 6
+LORA_GROUP = ParameterGroups(lora=GroupSettings(learning_rate=0.01))
 
 
 def _run(tiny: Any, out: Path, *, launch: LaunchConfig, **stage: Any) -> None:
     """Train into `out`: in `launch.num_workers` processes with DeepSpeed, or here if that is 0."""
     still = replace(tiny, memvp={**tiny.memvp, "memory_dropout": 0.0})  # ranks draw masks of their own
-    values = {"lora": LoraSettings(rank=2), "lora_learning_rate": 0.01, "num_steps": NUM_STEPS, **stage}
+    values = {"lora": LoraSettings(rank=2), "groups": LORA_GROUP, "num_steps": NUM_STEPS, **stage}
     prepared = prepare_stage(still.run(out, **values), launch)
     if launch.num_workers == 0:
         train_here(prepared.config, checkpoints=FolderCheckpoints(out / "checkpoints", keep=10))

@@ -12,7 +12,14 @@ import torch
 from memvp_core import MemVPModel
 from memvp_data.samples import Sample, SampleError, Turn, write_samples
 from memvp_train.checkpoint import CheckpointError, read_state
-from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, LoraSettings
+from memvp_train.config import (
+    ConfigError,
+    GroupSettings,
+    LanguageModelConfig,
+    LaunchConfig,
+    LoraSettings,
+    ParameterGroups,
+)
 from memvp_train.loop import TrainingError
 from memvp_train.models import ModelError, build_language_model
 from memvp_train.stage import RESULT_FILE, StageResult, run_stage
@@ -57,7 +64,8 @@ def test_training_lowers_the_loss(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_stage_2_starts_from_the_weights_of_stage_1(tiny: Any, tmp_path: Path, stage1: StageResult) -> None:
-    frozen = {"lora": LoraSettings(rank=2), "learning_rate": 1e-30, "lora_learning_rate": 0.02}
+    lora = ParameterGroups(lora=GroupSettings(learning_rate=0.02))
+    frozen = {"lora": LoraSettings(rank=2), "learning_rate": 1e-30, "groups": lora}
     run = replace(tiny.run(tmp_path, **frozen), init_adapter=stage1.adapter_path)
     result = run_stage(run, HERE)
     before, after = (_adapter(tiny, path).state_dict() for path in (stage1.adapter_path, result.adapter_path))
@@ -164,6 +172,11 @@ def _refusals() -> dict[str, tuple[Any, type[Exception], str]]:
             lambda t, r, f: replace(r, stage=replace(r.stage, template="chat")),
             ValueError,
             "unknown template 'chat'",
+        ),
+        "group that has nothing to train": (
+            lambda t, r, f: replace(r, stage=replace(r.stage, groups=ParameterGroups(norms=GroupSettings(1e-3)))),
+            ConfigError,
+            "groups.norms is set but nothing of that kind trains",
         ),
         "no such LoRA layer": (
             lambda t, r, f: replace(r, stage=replace(r.stage, lora=LoraSettings(target_modules=("nothing",)))),

@@ -43,7 +43,7 @@ def import_deepspeed(*, use_gpu: bool) -> Any:
     return deepspeed
 
 
-def deepspeed_settings(stage: StageConfig, *, launch: LaunchConfig, world_size: int) -> dict[str, Any]:
+def deepspeed_settings(stage: StageConfig, *, launch: LaunchConfig) -> dict[str, Any]:
     """DeepSpeed's JSON settings for a stage."""
     zero = {"stage": launch.zero_stage, "overlap_comm": launch.use_gpu, "contiguous_gradients": True}
     if launch.zero_stage == 3:
@@ -51,7 +51,8 @@ def deepspeed_settings(stage: StageConfig, *, launch: LaunchConfig, world_size: 
         zero["stage3_param_persistence_threshold"] = 100_000
     return {
         "train_micro_batch_size_per_gpu": stage.micro_batch_size,
-        "gradient_accumulation_steps": stage.num_micro_batches(num_workers=world_size),
+        # The loop says which micro-batch of a step is its last: their number differs from step to step.
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": stage.max_grad_norm,
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
@@ -88,21 +89,17 @@ class DeepSpeedEngine:
             model=model.to(dtype=self.dtype),
             model_parameters=list(self._parameters.values()),
             optimizer=optimizer,
-            config=deepspeed_settings(stage, launch=launch, world_size=self.world_size),
+            config=deepspeed_settings(stage, launch=launch),
         )
         self.model: nn.Module = self._engine
         self.groups: list[dict[str, Any]] = self._engine.optimizer.param_groups
-        self._num_micro_batches = stage.num_micro_batches(num_workers=self.world_size)
-        self._num_backwards = 0
         if state is not None:
             self._restore(state)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        self._engine.set_gradient_accumulation_boundary(is_last)
         # DeepSpeed averages over ranks; the loss is already a share of the global mean, so the average is undone.
         self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
-        self._num_backwards += 1
-        if self._num_backwards % self._num_micro_batches != 0:
-            self._engine.step()
 
     def step(self) -> float:
         self._engine.step()

@@ -26,8 +26,8 @@ class Engine(Protocol):
     model: nn.Module
     groups: list[dict[str, Any]]
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of this rank's share of the global loss; called once per micro-batch."""
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Add the gradient of this rank's share of the global loss; `is_last` with the step's last micro-batch."""
         ...
 
     def step(self) -> float:
@@ -70,7 +70,7 @@ class LocalEngine:
     def _master(self, parameter: Tensor) -> Tensor:
         return parameter if self.dtype == torch.float32 else nn.Parameter(parameter.detach().float())
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
         loss.backward()
 
     def step(self) -> float:

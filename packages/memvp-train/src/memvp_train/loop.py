@@ -18,7 +18,8 @@ from memvp_train.checkpoint import CheckpointStore, TrainingState
 from memvp_train.config import StageConfig
 from memvp_train.local_engine import Engine
 from memvp_train.metrics import MetricsLog, Row
-from memvp_train.optim import learning_rate_factor, set_learning_rates
+from memvp_train.optim import set_learning_rates
+from memvp_train.schedules import Schedule
 from memvp_train.step import micro_batch_loss
 
 
@@ -46,14 +47,14 @@ def train_stage(
     batches: Batches,
     *,
     stage: StageConfig,
-    num_steps: int,
+    schedule: Schedule,
     start_step: int,
     checkpoints: CheckpointStore,
     metrics_path: Path,
     settings: dict[str, Any],
     after_step: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Run optimiser steps `start_step` .. `num_steps` - 1 (0 is the first) and commit a checkpoint of the last one.
+    """Run the schedule's optimiser steps from `start_step` on (0 is the first) and commit a checkpoint of the last one.
 
     `after_step(done)` is called on every rank with the number of steps done. Raises `TrainingError` when a loss or
     a gradient is not finite, before that step can reach a checkpoint.
@@ -61,11 +62,13 @@ def train_stage(
     log = MetricsLog(metrics_path, step=start_step) if engine.rank == 0 else None
     pending = _Pending([], [], [])
     engine.model.train()
-    for step in range(start_step, num_steps):
-        _train_step(engine, batches.at(step), stage=stage, step=step, num_steps=num_steps, pending=pending)
+    for step in range(start_step, schedule.num_steps):
+        _train_step(engine, batches.at(step), stage=stage, step=step, schedule=schedule, pending=pending)
         done = step + 1
-        commits = done % stage.checkpoint_every == 0 or done == num_steps
+        commits = done % stage.checkpoint_every == 0 or done == schedule.num_steps
         if commits or done % stage.log_every == 0:
+            checkpoints.check()
+            commits = commits or checkpoints.wanted()
             _write_down(engine, pending, log=log)
         if commits:
             _commit(engine, step=done, log=log, checkpoints=checkpoints, settings=settings)
@@ -75,16 +78,21 @@ def train_stage(
 
 
 def _train_step(
-    engine: Engine, micro_batches: list[Batch], *, stage: StageConfig, step: int, num_steps: int, pending: _Pending
+    engine: Engine,
+    micro_batches: list[Batch],
+    *,
+    stage: StageConfig,
+    step: int,
+    schedule: Schedule,
+    pending: _Pending,
 ) -> None:
     start = time.perf_counter()
     torch.manual_seed(_step_seed(stage.seed, step=step, rank=engine.rank))
-    factor = learning_rate_factor(step, num_steps=num_steps, warmup_fraction=stage.warmup_fraction)
-    learning_rate = set_learning_rates(engine.groups, factor=factor)
+    learning_rate = set_learning_rates(engine.groups, factor=schedule.factor(step))
     loss_sum = torch.zeros((), device=engine.device)
-    for batch in micro_batches:
+    for number, batch in enumerate(micro_batches, start=1):
         loss = micro_batch_loss(engine.model, batch, device=engine.device, dtype=engine.dtype)
-        engine.backward(loss)
+        engine.backward(loss, is_last=number == len(micro_batches))
         loss_sum += loss.detach()
     norm = engine.step()
     pending.losses.append(loss_sum)

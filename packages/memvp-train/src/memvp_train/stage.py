@@ -4,7 +4,6 @@ The driver checks everything that can be wrong, tokenises once, starts the worke
 committed checkpoint. Called again after a crash it continues; called again when finished it returns what is there.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -18,13 +17,16 @@ from typing import Any
 
 import torch
 
+from memvp_core import MemVPModel
 from memvp_data.atomic import atomic_write, sync_folder
 from memvp_data.features import FeatureStore
 from memvp_data.manifest import Manifest, hash_file
 from memvp_data.samples import SampleError
 from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun, check_batch_split
+from memvp_train.disk import check_room
 from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
+from memvp_train.lease import Lease, hold_lease
 from memvp_train.loop import TrainingError
 from memvp_train.metrics import Row, follow_metrics, read_metrics
 from memvp_train.models import (
@@ -35,12 +37,17 @@ from memvp_train.models import (
     check_features,
     resolve_path,
 )
+from memvp_train.optim import check_groups
+from memvp_train.quarantine import put_damaged_aside, quarantined
+from memvp_train.schedules import base_rate_warning, warmup_steps
+from memvp_train.snapshot import clear_cut_off
 from memvp_train.worker import train_here, train_worker
 
 RESULT_FILE = "result.json"
 LOCAL_FOLDER, WORKERS_FOLDER = "checkpoints", "train"
 # Settings that change when and how often things are written or how the work is cut up, not what is learnt.
-_FREE_SETTINGS = ("checkpoint_every", "log_every", "micro_batch_size", "gradient_checkpointing")
+_FREE_SETTINGS = ("checkpoint_every", "log_every", "gradient_checkpointing", "compile")
+_FREE_SETTINGS += ("micro_batch_size", "token_budget", "packed_tokens")
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class StageResult:
     """Samples left out because max_length cut off every label."""
     num_shortened: int = 0
     """Samples used of whose labels max_length cut off some."""
+    num_quarantined: int = 0
+    """Checkpoints that were found damaged and put aside; quarantine.json beside the checkpoints says why."""
 
 
 def run_stage(
@@ -81,11 +90,13 @@ def run_stage(
     if done is not None:
         return done
     out = Path(run.out).resolve()
-    with _locked(out):
+    out.mkdir(parents=True, exist_ok=True)
+    with hold_lease(out, doing="training in") as lease:
         prepared = prepare_stage(run, launch, on_sample=on_sample)
         with _following(out / "metrics.jsonl", on_step=on_step):
-            state = _train(prepared, launch=launch)
-        return _publish(prepared, state=state)
+            state = _train(prepared, launch=launch, lease=lease)
+        lease.check()
+        return _publish(prepared, state=state, launch=launch)
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,11 @@ def prepare_stage(
     """Check all that can be checked without training, and tokenise the samples."""
     run = _absolute(run)
     check_batch_split(run.stage, num_workers=launch.num_workers)
+    if warning := base_rate_warning(run.stage):
+        warnings.warn(warning, stacklevel=2)
+    trainable = _blank_model(run).trainable_state()
+    check_groups(trainable, stage=run.stage)
+    check_room(Path(run.out), num_parameters=sum(tensor.numel() for tensor in trainable.values()))
     settings = _settings(run, precision=launch.precision)
     key = _key(settings, names=("language", "samples", "template", "max_length"))
     table = _encoded(run, key=key, on_sample=on_sample)
@@ -121,6 +137,7 @@ def prepare_stage(
         "settings": settings,
         "encoded_key": key,
         "num_steps": num_steps,
+        "warmup": warmup_steps(run.stage, num_steps=num_steps, num_samples=len(table)),
     }
     return PreparedStage(run, config, settings, table.counts, num_steps)
 
@@ -138,18 +155,18 @@ def finished_stage(run: StageRun, launch: LaunchConfig) -> StageResult | None:
     return result if is_same and Path(result.metrics_path).is_file() else None
 
 
-def _train(prepared: PreparedStage, *, launch: LaunchConfig) -> TrainingState:
+def _train(prepared: PreparedStage, *, launch: LaunchConfig, lease: Lease) -> TrainingState:
     """The state after the last step, trained now unless a checkpoint of it is there."""
     out = Path(prepared.run.out)
     state = _last_state(prepared, launch=launch)
     if state is not None and state.step == prepared.num_steps:
         return state
     if launch.num_workers == 0:
-        train_here(prepared.config, checkpoints=FolderCheckpoints(out / LOCAL_FOLDER))
+        train_here(prepared.config, checkpoints=FolderCheckpoints(out / LOCAL_FOLDER, lease=lease))
     else:
         from memvp_train.launch import run_workers
 
-        run_workers(train_worker, config=prepared.config, launch=launch, name=WORKERS_FOLDER, storage=out)
+        run_workers(train_worker, config=prepared.config, launch=launch, name=WORKERS_FOLDER, storage=out, lease=lease)
     state = _last_state(prepared, launch=launch)
     if state is None or state.step != prepared.num_steps:
         step = 0 if state is None else state.step
@@ -158,15 +175,19 @@ def _train(prepared: PreparedStage, *, launch: LaunchConfig) -> TrainingState:
 
 
 def _last_state(prepared: PreparedStage, *, launch: LaunchConfig) -> TrainingState | None:
-    folder = Path(prepared.run.out) / (LOCAL_FOLDER if launch.num_workers == 0 else WORKERS_FOLDER)
+    folder = _checkpoints_folder(prepared.run, launch=launch)
+    clear_cut_off(folder)
+    put_damaged_aside(folder)
     return load_newest(newest_first(folder), settings=prepared.settings)
+
+
+def _checkpoints_folder(run: StageRun, *, launch: LaunchConfig) -> Path:
+    return Path(run.out) / (LOCAL_FOLDER if launch.num_workers == 0 else WORKERS_FOLDER)
 
 
 def _absolute(run: StageRun) -> StageRun:
     """Workers run in another folder, perhaps on another machine: every path becomes absolute."""
-    samples, out = Path(run.samples).resolve(), Path(run.out).resolve()
-    if not samples.is_file():
-        raise SampleError(f"samples table {samples} does not exist; write it with memvp_data.samples.write_samples")
+    samples, out = _table(run.samples), Path(run.out).resolve()
     features = None if run.features is None else str(Path(run.features).resolve())
     adapter = None if run.init_adapter is None else str(Path(run.init_adapter).resolve())
     if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
@@ -175,7 +196,15 @@ def _absolute(run: StageRun) -> StageRun:
         )
     out.mkdir(parents=True, exist_ok=True)
     language = replace(run.language, path=resolve_path(run.language.path))
-    return replace(run, language=language, samples=str(samples), features=features, init_adapter=adapter, out=str(out))
+    paths = {"samples": samples, "validation": None if run.validation is None else _table(run.validation)}
+    return replace(run, language=language, features=features, init_adapter=adapter, out=str(out), **paths)
+
+
+def _table(path: str) -> str:
+    table = Path(path).resolve()
+    if not table.is_file():
+        raise SampleError(f"samples table {table} does not exist; write it with memvp_data.samples.write_samples")
+    return str(table)
 
 
 def _settings(run: StageRun, *, precision: str) -> dict[str, Any]:
@@ -188,6 +217,7 @@ def _settings(run: StageRun, *, precision: str) -> dict[str, Any]:
                 "memvp": run.memvp,
                 "stage": stage,
                 "samples": hash_file(Path(run.samples)),
+                "validation": None if run.validation is None else hash_file(Path(run.validation)),
                 "features": None if run.features is None else Manifest.load(run.features).digest,
                 "init_adapter": None if run.init_adapter is None else _folder_hash(Path(run.init_adapter)),
                 "precision": precision,
@@ -249,18 +279,6 @@ def _check_images(run: StageRun, *, table: EncodedTable) -> None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Refuse a second driver in the same folder. The system lifts the lock when this process dies, however it dies."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TrainingError(f"another process is training in {out}; wait for it or train elsewhere") from None
-        yield
-
-
-@contextmanager
 def _following(path: Path, *, on_step: Callable[[Row], None]) -> Iterator[None]:
     """Hand the rows of metrics.jsonl to `on_step` from a thread while the block runs, the rest when it ends."""
     stop = threading.Event()
@@ -278,7 +296,7 @@ def _following(path: Path, *, on_step: Callable[[Row], None]) -> Iterator[None]:
         thread.join()
 
 
-def _publish(prepared: PreparedStage, *, state: TrainingState) -> StageResult:
+def _publish(prepared: PreparedStage, *, state: TrainingState, launch: LaunchConfig) -> StageResult:
     """Write the adapter and, last, the result."""
     out = Path(prepared.run.out)
     adapter = out / "adapter"
@@ -292,6 +310,7 @@ def _publish(prepared: PreparedStage, *, state: TrainingState) -> StageResult:
         num_samples=prepared.counts.num_samples,
         num_dropped=prepared.counts.num_dropped,
         num_shortened=prepared.counts.num_shortened,
+        num_quarantined=len(quarantined(_checkpoints_folder(prepared.run, launch=launch))),
     )
     body = {"settings": prepared.settings, "adapter_sha256": _folder_hash(adapter), "result": asdict(result)}
     with atomic_write(out / RESULT_FILE) as file:
@@ -299,20 +318,22 @@ def _publish(prepared: PreparedStage, *, state: TrainingState) -> StageResult:
     return result
 
 
-def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
-    """Write the trained weights as an adapter folder, atomically.
-
-    The language model is built without weights: nothing of it goes into an adapter, and a 7B model need not fit here.
-    """
+def _blank_model(run: StageRun) -> MemVPModel:
+    """The model of the stage without weights: its shape is all that checks and adapters need, and a 7B model fits."""
     with warnings.catch_warnings():
         # Of init_adapter only the shape is wanted here, and torch warns that weights without memory are not filled.
         warnings.filterwarnings("ignore", message=".*which is a no-op", category=UserWarning)
-        model = build_memvp_model(
+        return build_memvp_model(
             build_language_model(run.language, dtype=torch.float32, meta=True),
             memvp=run.memvp,
             lora=run.stage.lora,
             init_adapter=run.init_adapter,
         )
+
+
+def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
+    """Write the trained weights as an adapter folder, atomically."""
+    model = _blank_model(run)
     state.check_names(model.trainable_state())
     temporary = out.with_name(f".tmp-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)

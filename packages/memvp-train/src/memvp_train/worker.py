@@ -5,7 +5,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,26 @@ from memvp_data.features import FeatureStore
 from memvp_data.loader import TrainingBatches
 from memvp_data.prefetch import PrefetchedBatches
 from memvp_train.checkpoint import CheckpointError, CheckpointStore, TrainingState, load_newest
-from memvp_train.config import LaunchConfig, StageRun, run_from_dict
+from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict
 from memvp_train.encoded import EncodedTable
+from memvp_train.heartbeat import Beat, BeatingBatches
 from memvp_train.local_engine import DTYPES, Engine, LocalEngine
 from memvp_train.loop import train_stage
 from memvp_train.models import build_language_model, build_memvp_model
+from memvp_train.schedules import Schedule
 
 
-def train_worker(config: dict[str, Any], *, device: torch.device, checkpoints: CheckpointStore) -> None:
-    """Train on this rank of an initialised process group, from the newest sound checkpoint to the last step."""
+def _no_beat(step: int, samples: Sequence[str]) -> None:
+    """Nobody watches."""
+
+
+def train_worker(
+    config: dict[str, Any], *, device: torch.device, checkpoints: CheckpointStore, beat: Beat = _no_beat
+) -> None:
+    """Train on this rank of an initialised process group, from the newest sound checkpoint to the last step.
+
+    `beat` hears of every step as it begins.
+    """
     from memvp_train.engine import DeepSpeedEngine
 
     run, launch, state, model = _prepare(config, checkpoints=checkpoints)
@@ -37,7 +48,7 @@ def train_worker(config: dict[str, Any], *, device: torch.device, checkpoints: C
         raise CheckpointError(
             f"workers read different checkpoints of {run.out}; its storage must be shared by all nodes"
         )
-    _run(config, run=run, launch=launch, engine=engine, start_step=step, checkpoints=checkpoints)
+    _run(config, run=run, launch=launch, engine=engine, start_step=step, checkpoints=checkpoints, beat=beat)
 
 
 def train_here(
@@ -68,7 +79,7 @@ def train_here(
 def _prepare(
     config: dict[str, Any], *, checkpoints: CheckpointStore
 ) -> tuple[StageRun, LaunchConfig, TrainingState | None, MemVPModel]:
-    run, launch = run_from_dict(config["run"]), LaunchConfig(**config["launch"])
+    run, launch = run_from_dict(config["run"]), from_plain(LaunchConfig, config["launch"])
     state = load_newest(checkpoints.candidates(), settings=config["settings"], on_damage=warnings.warn)
     # Every rank draws the same initial weights.
     torch.manual_seed(run.stage.seed)
@@ -87,6 +98,7 @@ def _run(
     engine: Engine,
     start_step: int,
     checkpoints: CheckpointStore,
+    beat: Beat = _no_beat,
     after_step: Callable[[int], None] = lambda done: None,
 ) -> None:
     features = None if run.features is None else FeatureStore(run.features)
@@ -108,9 +120,9 @@ def _run(
     try:
         train_stage(
             engine,
-            ahead,
+            BeatingBatches(ahead, beat=beat),
             stage=run.stage,
-            num_steps=config["num_steps"],
+            schedule=Schedule(config["num_steps"], config["warmup"], run.stage.schedule),
             start_step=start_step,
             checkpoints=checkpoints,
             metrics_path=Path(run.out) / "metrics.jsonl",
