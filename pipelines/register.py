@@ -1,9 +1,15 @@
-"""The last step: the tuned adapter becomes a version in the model registry, with the alias champion."""
+"""The last step: the tuned adapter becomes a version in the model registry, and its champion if it passes the gate."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from pipelines.config import ConfigError
+from pipelines.gate import Measured, decide
+from pipelines.paths import samples_path
+from pipelines.sources import test_table
 from pipelines.step_settings import serving_settings
 from pipelines.steps import StepContext, StepOutcome
 from pipelines.storage import write_json
@@ -14,12 +20,14 @@ _REQUIREMENTS = ("memvp-core", "memvp-data", "memvp-train", "mlflow", "torch", "
 
 
 def register(context: StepContext) -> StepOutcome:
-    """Log the models-from-code file with the adapter, register it, point champion at it."""
+    """Log the models-from-code file with the adapter, register it, let the gate decide about champion."""
     from pipelines.tracking import register_model
 
     settings_path = context.folder / "serving.json"
     write_json(settings_path, serving_settings(context.config))
-    tuned = context.inputs["stage2"]
+    tuned = context.inputs["tuned"]
+    gate = context.config.tracking.gate
+    measured = _measured(context)
     registered = register_model(
         context.services.tracker,
         context.services.run_id,
@@ -28,6 +36,37 @@ def register(context: StepContext) -> StepOutcome:
         artifacts={"adapter": tuned.folder / "adapter", "settings": settings_path},
         requirements=_REQUIREMENTS,
         metadata={"memvp_job": context.config.name, "adapter_digest": tuned.record.digest},
+        tags={} if measured is None else measured.tags(),
+        judge=lambda champion: decide(gate, measured=measured, champion=champion),
     )
     context.progress(1, 1)
     return StepOutcome(outputs=(settings_path,), summary=registered)
+
+
+def _measured(context: StepContext) -> Measured | None:
+    """The score that the gate looks at; None where the job asks no questions or the score is undefined."""
+    scores = headline_scores(context.inputs["scored"].record.summary)
+    wanted = context.config.tracking.gate.slice
+    if not scores:
+        return None
+    name = next(iter(scores)) if wanted is None else wanted
+    if name not in scores:
+        raise ConfigError(f"tracking.gate.slice must be one of {', '.join(scores)}, got {name!r}")
+    built = context.inputs["build_shards"]
+    path = samples_path(built.folder, name)
+    if not path.is_file():
+        path = samples_path(built.folder, test_table(name))
+    digest = built.record.outputs[str(path.relative_to(built.folder))]["sha256"]
+    score = scores[name]
+    return None if score is None else Measured(score, name, digest)
+
+
+def headline_scores(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """Test slice or split -> headline score of the tuned model with its own images, from the scoring step's summary."""
+    if "scores" in summary:
+        return {name: score["accuracy"] for name, score in summary["scores"].get("stage2", {}).items()}
+    found: dict[str, float | None] = {}
+    for one in summary["answered"]:
+        (score, *_) = one["report"]["scores"].values()
+        found.setdefault(one["split"], score["value"])  # the first row of a split is the tuned model as it is
+    return found

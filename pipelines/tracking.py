@@ -6,27 +6,30 @@ and the same command later sends what is missing: runs are found again by id, po
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
+import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from rich.console import Console
 
 from memvp_train.metrics import Row
 from pipelines.config import TrackingConfig
-from pipelines.storage import read_json, write_json
+from pipelines.gate import REASON_TAG, Verdict
+from pipelines.quiet import quiet_mlflow
+from pipelines.redaction import blotted, blotted_settings
+from pipelines.run_ids import RunIds
 
 T = TypeVar("T")
 
@@ -35,6 +38,7 @@ _LONGEST_PARAM = 6000
 _LONGEST_DIGEST = 36
 # MLflow's own patience is 7 retries of up to 120 s: four minutes of silence for every call to a dead server.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_SECONDS_FOR_THE_LAST_SAMPLE = 5.0
 CHAMPION = "champion"
 
 
@@ -52,7 +56,7 @@ class Tracker:
     """tracking address"""
     experiment_id: str
     """experiment of all runs"""
-    ids_path: Path
+    ids: RunIds
     """<run>/mlflow.json, the run ids of earlier submissions"""
     run_key: str
     """hash of the job's settings: the same job gets the same parent run"""
@@ -73,7 +77,7 @@ class Tracker:
         except (MlflowException, OSError) as error:
             self.offline = True
             self.console.print(
-                f"warning: MLflow at {self.uri} stopped answering ({_first_line(error)}); the job goes on, "
+                f"warning: MLflow at {blotted(self.uri)} stopped answering ({_first_line(error)}); the job goes on, "
                 "run the same command again to send what is missing"
             )
             return None
@@ -81,11 +85,8 @@ class Tracker:
     def open_parent(self, *, name: str, settings: Mapping[str, Any], text: str) -> None:
         """Re-open the job's parent run or create it; all settings become params, the YAML an artifact."""
         self.parent_id = self._find_or_create(("runs", self.run_key), tags={"memvp.run_key": self.run_key}, name=name)
-        params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in settings.items()]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(self.parent_id, params=params[start : start + 100])
-        self.client.log_text(self.parent_id, text, "settings.yaml")
-        self.client.update_run(self.parent_id, status="RUNNING")
+        self._start(self.parent_id, settings=settings)
+        self.client.log_text(self.parent_id, blotted(text), "settings.yaml")
 
     def open_child(self, step: str, *, key: str, settings: Mapping[str, Any]) -> str:
         """The step's run below the parent: found again or created. Returns "" when offline."""
@@ -93,26 +94,30 @@ class Tracker:
         def action() -> str:
             tags = {"mlflow.parentRunId": self.parent_id, "memvp.step": step, "memvp.step_key": key}
             run_id = self._find_or_create(("children", f"{self.parent_id}/{key}"), tags=tags, name=step)
-            params = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in settings.items()]
-            for start in range(0, len(params), 100):
-                self.client.log_batch(run_id, params=params[start : start + 100])
+            self._start(run_id, settings=settings)
             return run_id
 
         return self.attempt(action) or ""
 
+    def _start(self, run_id: str, *, settings: Mapping[str, Any]) -> None:
+        clean = blotted_settings(settings)
+        params = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in clean.items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
+        self.client.update_run(run_id, status="RUNNING")
+
     def has_complete(self, key: str) -> bool:
         """This parent has a child for the step key, and all of it was sent."""
-        ids = (read_json(self.ids_path) or {}).get(self.uri, {})
-        return ids.get("children", {}).get(f"{self.parent_id}/{key}") in ids.get("complete", {})
+        return self.ids.get("children", f"{self.parent_id}/{key}") in self.ids.group("complete")
 
     def mark_complete(self, run_id: str) -> None:
         """Remember on disk that nothing of this run is missing in MLflow."""
         if run_id and not self.offline:
-            self._remember(("complete", run_id), "sent")
+            self.ids.remember("complete", run_id, "sent")
 
     def tag_reused(self, run_id: str, *, key: str) -> None:
         """Point from a re-used step's run to the run that made it."""
-        children = (read_json(self.ids_path) or {}).get(self.uri, {}).get("children", {})
+        children = self.ids.group("children")
         makers = [child for place, child in children.items() if place.endswith(f"/{key}") and child != run_id]
         if makers:
             self.tag(run_id, {"memvp.reused_from": makers[0]})
@@ -122,17 +127,68 @@ class Tracker:
         if run_id:
             self.attempt(lambda: self.client.set_terminated(run_id, status=status))
 
-    def log_dataset(self, run_id: str, *, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-        """Record what a step read, by the SHA-256 of its manifest."""
+    @contextmanager
+    def system_metrics(self, run_id: str) -> Iterator[None]:
+        """Sample this machine's processors, memory, disk, network and NVIDIA GPUs into the run while the block runs.
+
+        Every 10 s, or $MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL. Whatever goes wrong with it is not the job's concern.
+        """
+        monitor = self.attempt(lambda: _started_monitor(run_id, uri=self.uri)) if run_id else None
+        try:
+            yield
+        finally:
+            if monitor is not None:
+                # A server that hangs would hold the last sample, and with it the job.
+                closing = threading.Thread(target=monitor.finish, daemon=True)
+                closing.start()
+                closing.join(_SECONDS_FOR_THE_LAST_SAMPLE)
+
+    def log_dataset(
+        self, run_id: str, *, name: str, digest: str, source: str, profile: Mapping[str, Any], context: str = "training"
+    ) -> None:
+        """Record what a step read, by the SHA-256 of its manifest; MLflow keeps 36 digits, the profile all."""
         entity = Dataset(
             name=name,
             digest=digest[:_LONGEST_DIGEST],
             source_type="local",
-            source=json.dumps({"uri": source}),
-            profile=json.dumps(dict(profile)),
+            source=json.dumps({"uri": blotted(source)}),
+            profile=json.dumps({**profile, "sha256": digest}),
         )
-        tags = [InputTag("mlflow.data.context", "training")]
+        tags = [InputTag("mlflow.data.context", context)]
         self._for_run(run_id, lambda: self.client.log_inputs(run_id, datasets=[DatasetInput(entity, tags=tags)]))
+
+    def log_checkpoint(
+        self, run_id: str, *, name: str, step: int, digest: str, folder: Path, numbers: Mapping[str, float]
+    ) -> None:
+        """A LoggedModel for weights that stay where they are: folder, digest and figures, no copy. Once per run."""
+
+        def action() -> None:
+            model_id = self._find_model(run_id, digest=digest)
+            if model_id is None:
+                model_id = self._create_model(run_id, name=name, step=step, digest=digest, folder=folder)
+                self.client.log_batch(run_id, metrics=_metrics(numbers, step=step, model_id=model_id))
+            self.ids.remember("models", f"{self.parent_id}/{digest}", model_id)
+
+        self._for_run(run_id, action)
+
+    def _find_model(self, run_id: str, *, digest: str) -> str | None:
+        wanted = f"source_run_id = '{run_id}' AND tags.`memvp.digest` = '{digest}'"
+        found = self.client.search_logged_models([self.experiment_id], filter_string=wanted)
+        return next((model.model_id for model in found if model.status == "READY"), None)
+
+    def _create_model(self, run_id: str, *, name: str, step: int, digest: str, folder: Path) -> str:
+        tags = {MLFLOW_MODEL_IS_EXTERNAL: "true", "memvp.digest": digest, "memvp.folder": blotted(str(folder))}
+        model = self.client.create_logged_model(
+            self.experiment_id,
+            name=name,
+            source_run_id=run_id,
+            tags=tags,
+            params={"step": str(step)},
+            model_type="adapter",
+        )
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+        return model.model_id
 
     def log_curves(self, run_id: str, rows: Iterable[Row]) -> None:
         """Send the rows of a curve that MLflow does not have yet; rows may come again after a resume."""
@@ -151,11 +207,12 @@ class Tracker:
 
         self._for_run(run_id, action)
 
-    def log_numbers(self, run_id: str, numbers: Mapping[str, float]) -> None:
-        """Single figures of a step (accuracies, seconds)."""
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, 0) for name, value in numbers.items()]
-        self._for_run(run_id, lambda: self.client.log_batch(run_id, metrics=metrics))
+    def log_numbers(self, run_id: str, numbers: Mapping[str, float], *, of: str = "") -> None:
+        """Single figures of a step (accuracies, seconds); those of an adapter, by digest, also on its LoggedModel."""
+        model_id = self.ids.get("models", f"{self.parent_id}/{of}")
+        self._for_run(
+            run_id, lambda: self.client.log_batch(run_id, metrics=_metrics(numbers, step=0, model_id=model_id))
+        )
 
     def log_table(self, run_id: str, *, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """A table for the UI's evaluation view; sent once per run."""
@@ -172,7 +229,7 @@ class Tracker:
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        entries = [RunTag(name, value) for name, value in tags.items()]
+        entries = [RunTag(name, blotted(value)) for name, value in tags.items()]
         self._for_run(run_id, lambda: self.client.log_batch(run_id, tags=entries))
 
     def _for_run(self, run_id: str, action: Callable[[], object]) -> None:
@@ -187,19 +244,11 @@ class Tracker:
 
     def _find_or_create(self, place: tuple[str, str], *, tags: dict[str, str], name: str) -> str:
         """By the id on disk, else by our tags (killed between creating and writing the id), else a new run."""
-        ids = read_json(self.ids_path) or {}
-        group, key = place
-        run_id = ids.get(self.uri, {}).get(group, {}).get(key) or self._search(tags)
+        run_id = self.ids.get(*place) or self._search(tags)
         if run_id is None or not self._alive(run_id):
             run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
-        self._remember(place, run_id)
+        self.ids.remember(*place, run_id)
         return run_id
-
-    def _remember(self, place: tuple[str, str], value: str) -> None:
-        ids = read_json(self.ids_path) or {}
-        group, key = place
-        ids.setdefault(self.uri, {}).setdefault(group, {})[key] = value
-        write_json(self.ids_path, ids)
 
     def _alive(self, run_id: str) -> bool:
         try:
@@ -233,8 +282,25 @@ def open_tracker(
         artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
         experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts)
     except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
-        raise TrackingError(f"cannot open MLflow at {uri} ({_first_line(error)}); set tracking.uri") from error
-    return Tracker(client, uri, experiment, run_folder / "mlflow.json", key, console)
+        raise TrackingError(f"cannot open MLflow at {blotted(uri)} ({_first_line(error)}); set tracking.uri") from error
+    return Tracker(client, uri, experiment, RunIds(run_folder / "mlflow.json", uri=blotted(uri)), key, console)
+
+
+def _started_monitor(run_id: str, *, uri: str) -> Any:
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+    try:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+        monitor.start()
+    except Exception:  # drivers of disks and GPUs raise what they like
+        return None
+    return monitor
+
+
+def _metrics(numbers: Mapping[str, float], *, step: int, model_id: str | None) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, float(value), now, step, model_id=model_id) for name, value in numbers.items()]
 
 
 def register_model(
@@ -246,10 +312,13 @@ def register_model(
     artifacts: Mapping[str, Path],
     requirements: Sequence[str],
     metadata: Mapping[str, str],
-) -> dict[str, str]:
-    """Log the models-from-code file with its artifacts, register it and give the new version the alias champion.
+    tags: Mapping[str, str],
+    judge: Callable[[Mapping[str, str] | None], Verdict],
+) -> dict[str, Any]:
+    """Log the models-from-code file with its artifacts and register it; champion moves to it only if `judge` agrees.
 
-    Returns {"name", "version", "uri", "run_id"}. A version this run already registered is used again.
+    `judge` is asked with the tags of the champion, None if there is no other one. Returns {"name", "version", "uri",
+    "run_id", "champion", "reason"}. A version this run already registered is used again.
 
     Raises:
         TrackingError: the registry does not answer.
@@ -258,16 +327,31 @@ def register_model(
         version = _registered_version(tracker, run_id, name=name)
         if version is None:
             version = _log_model(tracker, run_id, name, model_file, artifacts, requirements, metadata)
-        tracker.client.set_registered_model_alias(name, CHAMPION, version)
+        verdict = judge(_champion_tags(tracker, name=name, other_than=version))
+        for key, value in {**tags, REASON_TAG: verdict.reason}.items():
+            tracker.client.set_model_version_tag(name, version, key, value)
+        if verdict.passed:
+            tracker.client.set_registered_model_alias(name, CHAMPION, version)
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"cannot register the model at {tracker.uri} ({_first_line(error)}); what was trained is kept, "
+            f"cannot register the model at {blotted(tracker.uri)} ({_first_line(error)}); what was trained is kept, "
             "run the same command again when MLflow answers"
         ) from error
-    return {"name": name, "version": version, "uri": f"models:/{name}@{CHAMPION}", "run_id": run_id}
+    uri = f"models:/{name}@{CHAMPION}" if verdict.passed else f"models:/{name}/{version}"
+    return {
+        "name": name, "version": version, "uri": uri, "run_id": run_id, "champion": verdict.passed,
+        "reason": verdict.reason,
+    }  # fmt: skip
 
 
-def is_registered(tracker: Tracker, registered: Mapping[str, str]) -> bool:
+def _champion_tags(tracker: Tracker, *, name: str, other_than: str) -> Mapping[str, str] | None:
+    champion = tracker.client.get_registered_model(name).aliases.get(CHAMPION)
+    if champion is None or str(champion) == other_than:
+        return None
+    return tracker.client.get_model_version(name, str(champion)).tags
+
+
+def is_registered(tracker: Tracker, registered: Mapping[str, Any]) -> bool:
     """The registry still has this version; True when offline (nothing can be said, nothing should be redone)."""
     try:
         return tracker.client.get_model_version(registered["name"], registered["version"]).status == "READY"
@@ -297,7 +381,7 @@ def _log_model(
     inputs = Schema([ColSpec(AnyType(), "image"), ColSpec("string", "question")])
     mlflow.set_tracking_uri(tracker.uri)
     mlflow.set_registry_uri(tracker.uri)
-    with _quiet(), mlflow.start_run(run_id=run_id):
+    with quiet_mlflow(), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(model_file),
@@ -310,20 +394,5 @@ def _log_model(
     return str(info.registered_model_version)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow's remarks (no input example, artifact progress, "Created version 1") ask nothing of a user."""
-    before = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.environ.pop("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
-        if before is not None:
-            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = before
-
-
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    return blotted(str(error).strip().splitlines()[0][:300]) if str(error).strip() else type(error).__name__

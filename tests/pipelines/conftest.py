@@ -1,5 +1,6 @@
 """What the tests of the job share: a recipe as settings, and an MLflow database that need not be made each time."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from pipelines.config import JobConfig, TrackingConfig
-from pipelines.settings import read_job
-from pipelines.tracking import open_tracker
+from pipelines.kinds import INSTRUCT
+from pipelines.settings import read_settings
+from pipelines.tracking import Tracker, open_tracker
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def recipe(repository: Path) -> Callable[..., JobConfig]:
     """`recipe("smoke", "--name=other")` -> settings."""
 
     def read(name: str, *overrides: str) -> JobConfig:
-        return read_job(["--config", str(repository / f"pipelines/recipes/{name}.yaml"), *overrides])
+        return read_settings(INSTRUCT, ["--config", str(repository / f"pipelines/recipes/{name}.yaml"), *overrides])
 
     return read
 
@@ -30,3 +32,24 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key="unused", console=Console(),
     )  # fmt: skip
     return path
+
+
+@pytest.fixture
+def storage(empty_database: Path, tmp_path: Path) -> Path:
+    """A storage folder with that database, and no run ids on disk."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture
+def submit(storage: Path) -> Callable[..., Tracker]:
+    """`submit(key="k")`: one submission of a job with this key, up to its open parent run."""
+
+    def begin(*, key: str = "k") -> Tracker:
+        uri = f"sqlite:///{storage / 'mlflow.db'}"
+        console = Console(record=True, width=200)
+        tracker = open_tracker(TrackingConfig(), uri=uri, storage=storage, run_folder=storage, key=key, console=console)
+        tracker.open_parent(name="job", settings={"stage1.seed": 0}, text="stage1: {seed: 0}\n")
+        return tracker
+
+    return begin

@@ -1,0 +1,29 @@
+"""Which MLflow runs and models belong to a run folder: `mlflow.json`, so that a job submitted again finds its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.storage import read_json, write_json
+
+
+class RunIds:
+    """Ids of one tracking address, in groups: "runs", "children", "models", "complete". Written through at once."""
+
+    def __init__(self, path: Path, *, uri: str) -> None:
+        self._path = path
+        self._uri = uri
+
+    def group(self, name: str) -> dict[str, str]:
+        """Key -> id of one group; empty if there is none."""
+        return (read_json(self._path) or {}).get(self._uri, {}).get(name, {})
+
+    def get(self, group: str, key: str) -> str | None:
+        """One id."""
+        return self.group(group).get(key)
+
+    def remember(self, group: str, key: str, value: str) -> None:
+        """Write one id down; durable when this returns."""
+        ids = read_json(self._path) or {}
+        ids.setdefault(self._uri, {}).setdefault(group, {})[key] = value
+        write_json(self._path, ids)

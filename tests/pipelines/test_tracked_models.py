@@ -1,0 +1,146 @@
+"""Checkpoints as LoggedModels, the registry's champion behind its gate, and the machine's own metrics."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipelines.gate import QUESTIONS_TAG, REASON_TAG, SCORE_TAG, Verdict
+from pipelines.tracking import Tracker, is_registered, register_model
+
+DIGEST = "d" * 64
+
+
+def a_model_file(folder: Path) -> Path:
+    path = folder / "model.py"
+    path.write_text(
+        "import mlflow\n\n\nclass Model(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input):\n        return ['x']\n\n\nmlflow.models.set_model(Model())\n"
+    )
+    return path
+
+
+def register(
+    tracker: Tracker, child: str, *, folder: Path, passes: bool, seen: list[Any] | None = None
+) -> dict[str, Any]:
+    def judge(champion: Any) -> Verdict:
+        if seen is not None:
+            seen.append(champion)
+        return Verdict(passes, "because")
+
+    return register_model(
+        tracker, child, name="memvp", model_file=a_model_file(folder), artifacts={}, requirements=["mlflow"],
+        metadata={}, tags={SCORE_TAG: "0.5", QUESTIONS_TAG: "q"}, judge=judge,
+    )  # fmt: skip
+
+
+def checkpoint(tracker: Tracker, child: str, *, digest: str = DIGEST, step: int = 8) -> None:
+    tracker.log_checkpoint(
+        child, name=f"stage1-step-{step}", step=step, digest=digest, folder=Path("/x"), numbers={"loss": 0.25}
+    )
+
+
+def champion(tracker: Tracker) -> str:
+    return str(tracker.client.get_model_version_by_alias("memvp", "champion").version)
+
+
+def models_of(tracker: Tracker) -> list[Any]:
+    return list(tracker.client.search_logged_models([tracker.experiment_id]))
+
+
+def test_checkpoint_is_a_model_that_stays_where_it_is(submit: Any) -> None:
+    tracker = submit()
+    child = tracker.open_child("stage1", key="s1", settings={})
+    checkpoint(tracker, child)
+    (model,) = models_of(tracker)
+    assert (model.name, model.status, model.source_run_id) == ("stage1-step-8", "READY", child)
+    assert model.tags["memvp.digest"] == DIGEST
+    assert model.tags["memvp.folder"] == "/x"
+    assert model.params == {"step": "8"}
+    assert {metric.key: (metric.value, metric.step) for metric in model.metrics} == {"loss": (0.25, 8)}
+    (output,) = tracker.client.get_run(child).outputs.model_outputs
+    assert (output.model_id, output.step) == (model.model_id, 8)
+
+
+def test_checkpoint_sent_again_is_the_same_model(submit: Any, storage: Path) -> None:
+    tracker = submit()
+    child = tracker.open_child("stage1", key="s1", settings={})
+    checkpoint(tracker, child)
+    (storage / "mlflow.json").unlink()  # killed before the id reached the disk
+    again = submit()
+    checkpoint(again, again.open_child("stage1", key="s1", settings={}))
+    assert len(models_of(again)) == 1
+
+
+def test_scores_stand_on_the_model_they_belong_to(submit: Any) -> None:
+    tracker = submit()
+    child = tracker.open_child("stage1", key="s1", settings={})
+    checkpoint(tracker, child)
+    checkpoint(tracker, child, digest="e" * 64, step=4)
+    scoring = tracker.open_child("evaluate", key="e1", settings={})
+    tracker.log_numbers(scoring, {"accuracy": 0.75}, of=DIGEST)
+    by_name = {model.name: {metric.key for metric in model.metrics} for model in models_of(tracker)}
+    assert by_name == {"stage1-step-8": {"loss", "accuracy"}, "stage1-step-4": {"loss"}}
+    assert tracker.client.get_run(scoring).data.metrics == {"accuracy": 0.75}
+
+
+def test_champion_moves_only_through_the_gate(submit: Any, tmp_path: Path) -> None:
+    tracker, seen = submit(), []
+    runs = [tracker.open_child("register", key=f"r{number}", settings={}) for number in range(3)]
+    first = register(tracker, runs[0], folder=tmp_path, passes=True, seen=seen)
+    second = register(tracker, runs[1], folder=tmp_path, passes=False, seen=seen)
+    assert champion(tracker) == first["version"]
+    assert (first["uri"], first["champion"]) == ("models:/memvp@champion", True)
+    assert (second["uri"], second["champion"]) == (f"models:/memvp/{second['version']}", False)
+    third = register(tracker, runs[2], folder=tmp_path, passes=True, seen=seen)
+    assert champion(tracker) == third["version"]
+    assert [first["version"], second["version"], third["version"]] == ["1", "2", "3"]
+    assert seen[0] is None
+    assert seen[1][SCORE_TAG] == "0.5"
+    assert is_registered(tracker, second)
+
+
+def test_version_says_why(submit: Any, tmp_path: Path) -> None:
+    tracker = submit()
+    child = tracker.open_child("register", key="r", settings={})
+    version = register(tracker, child, folder=tmp_path, passes=False)["version"]
+    tags = tracker.client.get_model_version("memvp", version).tags
+    assert (tags[REASON_TAG], tags[SCORE_TAG], tags[QUESTIONS_TAG]) == ("because", "0.5", "q")
+    assert "champion" not in tracker.client.get_registered_model("memvp").aliases
+
+
+def test_registering_again_neither_doubles_nor_compares_with_itself(submit: Any, tmp_path: Path) -> None:
+    tracker, seen = submit(), []
+    child = tracker.open_child("register", key="r", settings={})
+    once = register(tracker, child, folder=tmp_path, passes=True, seen=seen)
+    assert register(tracker, child, folder=tmp_path, passes=True, seen=seen) == once
+    assert seen == [None, None]
+
+
+def test_machine_is_sampled_while_a_step_runs(submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    tracker = submit()
+    child = tracker.open_child("stage1", key="s1", settings={})
+    names: set[str] = set()
+    with tracker.system_metrics(child):
+        end = time.monotonic() + 20
+        while not names and time.monotonic() < end:
+            time.sleep(0.1)
+            names = set(tracker.client.get_run(child).data.metrics)
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= names
+
+
+def test_sampling_that_fails_is_not_the_jobs_concern(submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.system_metrics import system_metrics_monitor
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no sensors")
+
+    monkeypatch.setattr(system_metrics_monitor, "SystemMetricsMonitor", broken)
+    tracker = submit()
+    with tracker.system_metrics(tracker.open_child("stage1", key="s1", settings={})):
+        pass
+    assert isinstance(tracker.console, Console)
+    assert not tracker.offline
