@@ -39,7 +39,7 @@ PIECE = 500_000
 class MadeUpFeatures:
     """Features of any image without a file behind them: the loader alone is measured."""
 
-    feature_shape = SHAPE
+    feature_shape, num_rows = SHAPE, SHAPE[0]
 
     def __contains__(self, image_id: object) -> bool:
         return True
@@ -71,6 +71,8 @@ def write_table(path: Path, *, num_samples: int) -> None:
             _append_names(columns, "name", numbers)
             num_tokens = int(ends[-1])
         _append_names(columns, "image_name", np.arange(num_images))
+        columns.append("entry_images", np.arange(num_images))
+        columns.append("entry_offsets", np.arange(num_images + 1))
         columns.close({"longest": str(MAX_LENGTH), "token_table": SCHEMA_VERSION})
 
 

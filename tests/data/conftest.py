@@ -2,7 +2,7 @@
 
 import pytest
 from hypothesis import settings
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 # A deadline per example measures how busy the machine is.
@@ -35,6 +35,16 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 def character_tokenizer() -> PreTrainedTokenizerFast:
     """One token per ASCII character: tokens spell out the exact string."""
     return _fast(_vocabulary(CHARACTERS), split=pre_tokenizers.Split(Regex("[\\s\\S]"), behavior="isolated"))
+
+
+@pytest.fixture(scope="session")
+def bart_like_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per character, and every text between <s> and </s>."""
+    tokenizer = _fast(_vocabulary(CHARACTERS), split=pre_tokenizers.Split(Regex("[\\s\\S]"), behavior="isolated"))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
 
 
 @pytest.fixture(scope="session")

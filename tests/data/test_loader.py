@@ -28,7 +28,7 @@ def made_up(number: int) -> Encoded:
     """Sample n: n % 7 + 2 tokens of value n, the last n % 3 + 1 of them learnt, every fourth without image."""
     length, learnt = number % 7 + 2, min(number % 3 + 1, number % 7 + 1)
     labels = (-100,) * (length - learnt) + (number,) * learnt
-    return Encoded(str(number), (number,) * length, labels, None if number % 4 == 0 else f"i{number % NUM_IMAGES}")
+    return Encoded(str(number), (number,) * length, labels, () if number % 4 == 0 else (f"i{number % NUM_IMAGES}",))
 
 
 def batches(store: FeatureStore | None, *, num_samples: int = 20, **changes) -> TrainingBatches:
@@ -101,8 +101,8 @@ def test_every_row_is_its_sample_and_its_image(
         for name, (input_ids, labels, features) in rows(batch).items():
             sample = made_up(int(name))
             assert (input_ids, labels) == (sample.input_ids, sample.labels)
-            assert features == (None if sample.image_id is None else (float(sample.image_id[1:]),) * 6)
-        wanted = {made_up(int(name)).image_id for name in batch.sample_ids} - {None}
+            assert features == ((float(sample.image_ids[0][1:]),) * 6 if sample.image_ids else None)
+        wanted = {made_up(int(name)).image_ids for name in batch.sample_ids} - {()}
         assert batch.visual_features.shape == (len(wanted), *SHAPE)  # each image once
         assert batch.visual_features.dtype == torch.float32
         assert batch.attention_mask.any(dim=0).all()  # no column of padding only
@@ -158,7 +158,7 @@ def test_sizes_that_cannot_work_are_refused_before_the_first_step(
 def test_missing_images_are_refused_before_the_first_step(store: FeatureStore) -> None:
     with pytest.raises(ValueError, match=r"sample '1' needs image 'i1', but no feature store was given"):
         batches(None)
-    stranger = Encoded("x", (1, 2), (-100, 2), "i77")
+    stranger = Encoded("x", (1, 2), (-100, 2), ("i77",))
     arguments = {"seed": 0, "global_batch_size": 1, "micro_batch_size": 1, "rank": 0, "world_size": 1}
     with pytest.raises(ValueError, match="sample 'x' needs image 'i77', but the feature store does not have it"):
         TrainingBatches([stranger], store, **arguments, pad_token_id=PAD, feature_shape=SHAPE)

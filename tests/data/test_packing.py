@@ -20,6 +20,7 @@ class MadeUpFeatures:
     """Random features of any image."""
 
     feature_shape = (ROWS_PER_IMAGE, WIDTH)
+    num_rows = ROWS_PER_IMAGE
 
     def __contains__(self, image_id: object) -> bool:
         return True
@@ -35,8 +36,8 @@ def sample(number: int) -> Encoded:
     ids = torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
     first = 1 + number % 2
     labels = (*[-100] * first, *ids[first:])
-    image_id = None if number % 4 == 0 else f"i{number % 3}"
-    return Encoded(str(number), tuple(ids), labels, image_id, 1 - number / 20)
+    image_ids = () if number % 4 == 0 else (f"i{number % 3}",)
+    return Encoded(str(number), tuple(ids), labels, image_ids, 1 - number / 20)
 
 
 def loader(**changes) -> TrainingBatches:
@@ -96,7 +97,7 @@ def test_packed_texts_give_the_losses_of_the_texts_by_themselves(attention: str,
 
 
 def test_a_packed_row_as_written_out_by_hand() -> None:
-    samples = [Encoded("a", (5, 6, 7), (-100, 6, 7), "i2"), Encoded("b", (8, 9), (-100, 9), None, 0.5)]
+    samples = [Encoded("a", (5, 6, 7), (-100, 6, 7), ("i2",)), Encoded("b", (8, 9), (-100, 9), (), 0.5)]
     settings = {"seed": 0, "global_batch_size": 2, "micro_batch_size": 2, "rank": 0, "world_size": 1}
     (batch,) = TrainingBatches(
         samples, MadeUpFeatures(), **settings, pad_token_id=0, feature_shape=(3, 5), packed_tokens=5

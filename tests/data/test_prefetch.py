@@ -12,7 +12,7 @@ from memvp_data.text import Encoded
 
 
 def batches(**changes) -> TrainingBatches:
-    samples = [Encoded(str(n), (1, *[n + 2] * (n % 5 + 1)), (-100, *[n + 2] * (n % 5 + 1)), None) for n in range(22)]
+    samples = [Encoded(str(n), (1, *[n + 2] * (n % 5 + 1)), (-100, *[n + 2] * (n % 5 + 1)), ()) for n in range(22)]
     settings = {"seed": 3, "global_batch_size": 4, "micro_batch_size": 2, "rank": 0, "world_size": 1}
     return TrainingBatches(samples, None, pad_token_id=0, feature_shape=(1, 2), **{**settings, **changes})
 

@@ -15,7 +15,7 @@ EPOCH = NUM_SAMPLES // BATCH  # step 5 is the last that begins in the first epoc
 
 
 def sample(number: int) -> Encoded:
-    return Encoded(str(number), (1, *[2] * (number % 5 + 1)), (-100, *[2] * (number % 5 + 1)), None)
+    return Encoded(str(number), (1, *[2] * (number % 5 + 1)), (-100, *[2] * (number % 5 + 1)), ())
 
 
 def loader(*, num_samples: int = NUM_SAMPLES, **changes) -> TrainingBatches:

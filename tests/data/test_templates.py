@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from memvp_data import scienceqa_formats
 from memvp_data.datasets.scienceqa import read_scienceqa
 from memvp_data.datasets.table import DATASETS
 from memvp_data.samples import Sample, Turn
@@ -96,3 +97,32 @@ def test_templates_hold_their_text_once() -> None:
         if isinstance(template, Template):
             assert template.assistant.count("{text}") == 1, name
             assert template.user.count("{text}") == (name != "plain"), name
+
+
+@pytest.mark.parametrize("lecture", ["Planets  differ\nin size.", "", "{text}"])
+def test_released_ale_is_what_the_released_code_writes_for_qcm_ale(lecture: str) -> None:
+    fields = {**PLANET, "answer_index": "1", "lecture": lecture, "solution": "Jupiter is  the largest."}
+    expected = scienceqa_formats.released(fields, kind="QCM-ALE")
+    assert rounds("released_ale", PLANET["question"], "The answer is B.", **fields) == [expected]
+
+
+def test_video_questions_show_subtitles_times_and_choices() -> None:
+    """The string of VL-PET (HenryHZY/VL-PET), choices with one dot each."""
+    fields = {"question": "What is held?", "choices": '["A cup.", " a pen "]', "ts": "1.2-8.4", "subtitles": "Ann: Hi."}
+    expected = "[Subs] Ann: Hi. [Q] What is held? [TS] (1.2-8.4) [Choices] a0: A cup. a1: a pen."
+    assert rounds("video_qa", "What is held?", "a1", **fields) == [(expected, " a1")]
+
+
+@pytest.mark.parametrize("hint", ["", "Look closely."])
+def test_vicuna_letters_the_options_as_llava_asks_mmbench(hint: str) -> None:
+    fields = {"question": "What is it?", "choices": '["cat", "dog"]', "hint": hint}
+    asked = (f"{hint}\n" if hint else "") + "What is it?\nA. cat\nB. dog\n"
+    asked += "Answer with the option's letter from the given choices directly."
+    ((prompt, _),) = rounds("vicuna_v1", "What is it?", "A", **fields)
+    assert prompt.endswith(f"questions. USER: {asked} ASSISTANT:")
+
+
+def test_prefixes_of_vl_t5() -> None:
+    assert rounds("vl_t5_vqa", "What is it?", "dog") == [("vqa: What is it?", " dog")]
+    assert rounds("vl_t5_gqa", "What is it?", "dog") == [("gpa: What is it?", " dog")]
+    assert rounds("vl_t5_caption", "", "a dog") == [("caption:", " a dog")]

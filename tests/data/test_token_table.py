@@ -16,10 +16,13 @@ from memvp_data.text import Encoded, encode_answers
 from memvp_data.token_table import COLUMNS, TokenTable, TokenTableError, TokenTableWriter
 
 SAMPLES = [
-    [Encoded("a", (1, 5, 6), (-100, 5, 6), "i1")],
-    [Encoded("b", (1, 7), (-100, 7), None)],
-    [Encoded("ç", (1, 8, 9, 9), (-100, -100, 9, 9), "i1", 1.0), Encoded("ç", (1, 8, 4), (-100, -100, 4), "i1", 0.25)],
-    [Encoded("d", (2, 3), (-100, 3), "i0", 0.0)],
+    [Encoded("a", (1, 5, 6), (-100, 5, 6), ("i1",))],
+    [Encoded("b", (1, 7), (-100, 7), ())],
+    [
+        Encoded("ç", (1, 8, 9, 9), (-100, -100, 9, 9), ("i1",), 1.0),
+        Encoded("ç", (1, 8, 4), (-100, -100, 4), ("i1",), 0.25),
+    ],
+    [Encoded("d", (2, 3), (-100, 3), ("i0",), 0.0)],
 ]
 
 
@@ -59,7 +62,7 @@ def test_any_safetensors_reader_reads_it(tmp_path: Path) -> None:
 def test_without_images_every_sample_is_text_only(tmp_path: Path) -> None:
     written(tmp_path / "t")
     table = TokenTable(tmp_path / "t", with_images=False)
-    assert {one.image_id for one in table} == {None}
+    assert {one.image_ids for one in table} == {()}
     assert table.image_numbers.tolist() == [-1] * 4
     assert list(table.image_names()) == []
     assert table.digest != TokenTable(tmp_path / "t").digest
@@ -69,12 +72,12 @@ def test_the_same_samples_give_the_same_bytes_and_others_another_digest(tmp_path
     first, again = written(tmp_path / "1"), written(tmp_path / "2")
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     assert first.digest == again.digest
-    for number, changed in enumerate(([*SAMPLES[:3]], [*SAMPLES[:3], [Encoded("e", (2, 3), (-100, 3), "i0", 0.0)]])):
+    for number, changed in enumerate(([*SAMPLES[:3]], [*SAMPLES[:3], [Encoded("e", (2, 3), (-100, 3), ("i0",), 0.0)]])):
         assert written(tmp_path / f"other{number}", changed).digest != first.digest
 
 
 def test_another_process_gets_the_path_alone(tmp_path: Path) -> None:
-    table = written(tmp_path / "t", [[Encoded(str(n), (1, *[n] * 50), (-100, *[n] * 50), None)] for n in range(500)])
+    table = written(tmp_path / "t", [[Encoded(str(n), (1, *[n] * 50), (-100, *[n] * 50), ())] for n in range(500)])
     sent = pickle.dumps(table)
     assert len(sent) < 2000
     assert list(pickle.loads(sent)) == list(table)  # noqa: S301
@@ -107,7 +110,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     assert found["numbers"].tolist() == [1, 2, 3]
     assert found["flags"].tolist() == [True]
     assert set(metadata) == {"digest"}
-    with pytest.raises(TokenTableError, match="is not a token table of schema 2; write it again"):
+    with pytest.raises(TokenTableError, match="is not a token table of schema 3; write it again"):
         TokenTable(tmp_path / "c")
 
 
@@ -118,7 +121,7 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
             table.add(SAMPLES[0])
             table.add([])
 
-    with pytest.raises(ValueError, match="one or more answers of one id and one image"):
+    with pytest.raises(ValueError, match="one or more answers of one id and the same images"):
         fail()
     assert list(tmp_path.iterdir()) == []
 

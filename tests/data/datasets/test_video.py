@@ -24,6 +24,7 @@ def test_a_question_about_a_clip(official: Callable[[str], Path]) -> None:
         source="tvqa_val.jsonl",
         fields={
             "choices": json.dumps([f"A cup {n}." for n in range(5)]),
+            "question": "What does Ann hold?",
             "ts": "NaN-NaN",
             "subtitles": "Ann: Hello. ( sighs )",
             "vid_name": "grey_s06e12_seg02_clip_16",

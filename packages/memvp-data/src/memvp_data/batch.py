@@ -1,7 +1,8 @@
 """A micro-batch as tensors: rows of one sample each, or packed rows, in which several samples stand side by side.
 
 In a packed row positions start again with each sample, attention stays within it (`attention_bias`), and every token
-says which image it reads: nothing crosses from one sample to the next.
+says which image it reads: nothing crosses from one sample to the next. For an encoder-decoder the tokens of a sample
+that are not learnt are the encoder's, the others the decoder's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memvp_data.entries import Images, ShownImages
 from memvp_data.text import IGNORED, Encoded
 
 
@@ -23,11 +25,11 @@ class Batch:
     attention_mask: Tensor
     """(B, T) int64: 1 for tokens, 0 for padding."""
     labels: Tensor
-    """(B, T) int64, -100 where nothing is learnt; not shifted."""
+    """(B, T) int64, -100 where nothing is learnt; not shifted. (B, L) of the decoder, see `decoder_input_ids`."""
     visual_features: Tensor
-    """(I, g, c) float32 of the I different images; (0, g, c) if there are none."""
+    """(I, g, c) float32 of the I different images, or groups of images; (0, g, c) if there are none."""
     image_index: Tensor
-    """(B,) int64: entry of `visual_features`, -1 = no image; (B, T) in packed rows."""
+    """(B,) int64: entry of the images, -1 = no image; (B, T) in packed rows."""
     num_global_labels: int
     """What the summed loss is divided by, the same on all ranks: the global batch's label tokens, or its samples."""
     sample_ids: tuple[str, ...]
@@ -38,6 +40,23 @@ class Batch:
     """(B, T) int64, from 0 in every sample; None unless packed."""
     segments: Tensor | None = None
     """(B, T) int64, which sample of its row a token belongs to, -1 for padding; None unless packed."""
+    row_images: Tensor | None = None
+    """(I, g) int64, which image of its entry a row shows, -1 for padding; None if every entry is one image."""
+    pixel_values: Tensor | None = None
+    """(I, 3, S, S) float32 for a live tower, with several images (I, F, 3, S, S); `visual_features` is then empty."""
+    decoder_input_ids: Tensor | None = None
+    """(B, L) int64: `labels` moved right by one, after the token that starts them; None for a causal model."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all samples, padding not counted."""
+        num_decoded = 0 if self.decoder_input_ids is None else int((self.labels != IGNORED).sum())
+        return int(self.attention_mask.sum()) + num_decoded
+
+    @property
+    def num_entries(self) -> int:
+        """I, the different images, or groups of images, that its samples read."""
+        return int(self.image_index.max()) + 1
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from which copies to a GPU run beside its work."""
@@ -64,38 +83,57 @@ class Segment:
 def collate(
     rows: Sequence[Sequence[Segment]],
     *,
-    visual_features: Tensor,
-    images: Mapping[str, int],
+    shown: ShownImages,
+    entries: Mapping[Images, int],
     pad_token_id: int,
     num_global_labels: int,
     is_packed: bool,
+    decoder_start_token_id: int | None = None,
 ) -> Batch:
-    """A batch of rows; unless `is_packed` each has one segment. `images` gives each image's entry in the features."""
+    """A batch of rows; unless `is_packed` each has one segment. `entries` gives each group of images its entry.
+
+    With `decoder_start_token_id` the batch is for an encoder-decoder.
+    """
 
     def column(values: Sequence[Sequence[Sequence[int]]], *, value: int) -> Tensor:
         return padded([[number for part in row for number in part] for row in values], value=value)
 
     samples = [[segment.sample for segment in row] for row in rows]
-    entry = {None: -1, **images}
-    index = [[entry[one.image_id] for one in row] for row in samples]
-    lengths = [[len(one.input_ids) for one in row] for row in samples]
+    is_pair = decoder_start_token_id is not None
+    inputs = [[_unlearnt(one) if is_pair else one.input_ids for one in row] for row in samples]
+    targets = [[_learnt(one) if is_pair else one.labels for one in row] for row in samples]
+    index = [[entries[one.image_ids] if one.image_ids else -1 for one in row] for row in samples]
+    lengths = [list(map(len, row)) for row in inputs]
     if is_packed:
         image_index = column(_spread(index, lengths), value=-1)
     else:
         image_index = torch.tensor([row[0] for row in index], dtype=torch.int64)
     places = [list(range(len(row))) for row in samples]
+    labels = column(targets, value=IGNORED)
     return Batch(
-        input_ids=column([[one.input_ids for one in row] for row in samples], value=pad_token_id),
+        input_ids=column(inputs, value=pad_token_id),
         attention_mask=column(_spread([[1] * len(row) for row in samples], lengths), value=0),
-        labels=column([[one.labels for one in row] for row in samples], value=IGNORED),
-        visual_features=visual_features,
+        labels=labels,
+        visual_features=torch.zeros(0, 1, 1) if shown.is_pixels else shown.tensor,
         image_index=image_index,
         num_global_labels=num_global_labels,
         sample_ids=tuple(one.id for row in samples for one in row),
-        label_weights=_label_weights(rows),
+        label_weights=_label_weights(rows, targets),
         position_ids=column([[range(length) for length in row] for row in lengths], value=0) if is_packed else None,
         segments=column(_spread(places, lengths), value=-1) if is_packed else None,
+        row_images=shown.row_images,
+        pixel_values=shown.tensor if shown.is_pixels else None,
+        decoder_input_ids=shifted_right(labels, start=decoder_start_token_id, padding=pad_token_id)
+        if decoder_start_token_id is not None
+        else None,
     )
+
+
+def shifted_right(labels: Tensor, *, start: int, padding: int) -> Tensor:
+    """(B, L) what a decoder reads to say `labels`: each one label later, as BART and T5 of transformers do it."""
+    moved = labels.new_full(labels.shape, start)
+    moved[:, 1:] = labels[:, :-1]
+    return moved.masked_fill(moved == IGNORED, padding)
 
 
 def attention_bias(segments: Tensor, *, dtype: torch.dtype) -> Tensor:
@@ -122,8 +160,19 @@ def _spread(values: Sequence[Sequence[int]], lengths: Sequence[Sequence[int]]) -
     return [[[value] * length for value, length in zip(*row, strict=True)] for row in zip(values, lengths, strict=True)]
 
 
-def _label_weights(rows: Sequence[Sequence[Segment]]) -> Tensor | None:
+def _unlearnt(sample: Encoded) -> list[int]:
+    return [token for token, label in zip(sample.input_ids, sample.labels, strict=True) if label == IGNORED]
+
+
+def _learnt(sample: Encoded) -> list[int]:
+    return [label for label in sample.labels if label != IGNORED]
+
+
+def _label_weights(rows: Sequence[Sequence[Segment]], targets: Sequence[Sequence[Sequence[int]]]) -> Tensor | None:
     if all(segment.weight == 1 for row in rows for segment in row):
         return None
-    lists = [[segment.weight for segment in row for _ in segment.sample.labels] for row in rows]
+    lists = [
+        [segment.weight for segment, labels in zip(*pair, strict=True) for _ in labels]
+        for pair in zip(rows, targets, strict=True)
+    ]
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.float32) for row in lists], batch_first=True)

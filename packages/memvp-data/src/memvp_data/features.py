@@ -97,6 +97,11 @@ class FeatureStore:
         """(g, c): rows per image and their width."""
         return self._shape
 
+    @property
+    def num_rows(self) -> int:
+        """g."""
+        return self._shape[0]
+
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._places
 

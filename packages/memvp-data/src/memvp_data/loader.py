@@ -5,16 +5,15 @@ and takes its share, so the samples of a step are the same for any number of ran
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from memvp_data.batch import Batch as Batch
 from memvp_data.batch import Segment, collate
 from memvp_data.batch import padded as padded
+from memvp_data.entries import ImageSource, shown_images
 from memvp_data.grouping import GroupedOrder
 from memvp_data.order import global_batch, global_positions
 from memvp_data.planning import Row, image_blocks, micro_batches, packed_rows, rows_by_image, shared_out, strided
@@ -23,22 +22,13 @@ from memvp_data.sample_rows import SampleRows, rows_of
 from memvp_data.text import Encoded
 
 
-class Features(Protocol):
-    """Image features by image id; `memvp_data.features.FeatureStore` is one."""
-
-    @property
-    def feature_shape(self) -> tuple[int, int]: ...
-    def __contains__(self, image_id: object, /) -> bool: ...
-    def load(self, image_ids: Sequence[str], /) -> Tensor: ...
-
-
 class TrainingBatches:
     """This rank's micro-batches of any step."""
 
     def __init__(
         self,
         encoded: Sequence[Encoded] | SampleRows,
-        features: Features | None,
+        features: ImageSource | None,
         *,
         seed: int,
         global_batch_size: int,
@@ -46,27 +36,37 @@ class TrainingBatches:
         rank: int,
         world_size: int,
         pad_token_id: int,
-        feature_shape: tuple[int, int],
+        feature_shape: tuple[int, ...],
+        num_slots: int | None = None,
+        decoder_start_token_id: int | None = None,
         questions_per_image: int = 0,
         token_budget: int | None = None,
         packed_tokens: int | None = None,
         mean_over: Literal["tokens", "samples"] = "tokens",
     ) -> None:
-        """`features` may be None for text only; `feature_shape` (g, c) is then the shape of the zero images.
+        """`features` may be None for text only; `feature_shape` (g, c) is then the shape of the zero images. They may
+        also be pixels (`PixelStore`), of shape (3, S, S). `num_slots` are the rows that the memory can take.
+
+        With `decoder_start_token_id` batches are for an encoder-decoder, whose decoder begins with that token.
 
         A micro-batch has `micro_batch_size` rows. A `token_budget` allows fewer: rows x longest row must not exceed it.
         With `packed_tokens` a row holds several samples, up to that many tokens. Both give micro-batches of different
         sizes, still equally many on every rank. `questions_per_image` above 0 keeps that many questions of an image
         together. `mean_over` "samples" weights every sample alike, however long its answer.
 
-        Raises `ValueError` before any step if sizes do not fit or an image has no features.
+        Raises `ValueError` before any step if sizes do not fit, an image is missing or a sample has too many.
         """
         _check_sizes(global_batch_size, micro_batch_size=micro_batch_size, rank=rank, world_size=world_size)
         if not len(encoded):
             raise ValueError("there are no samples to train on; check the data file and max_length")
         self.rows = rows_of(encoded)
         _check_tokens(self.rows, token_budget=token_budget, packed_tokens=packed_tokens)
+        if decoder_start_token_id is not None and packed_tokens is not None:
+            raise ValueError("packed_tokens are for causal models; leave it out for an encoder-decoder")
         _check_images(self.rows, features=features, feature_shape=feature_shape)
+        if features is not None and num_slots is not None:
+            check_slots(self.rows, num_rows=features.num_rows, num_slots=num_slots)
+        self.decoder_start_token_id = decoder_start_token_id
         self.features, self.feature_shape, self.pad_token_id = features, feature_shape, pad_token_id
         self.seed, self.global_batch_size, self.micro_batch_size = seed, global_batch_size, micro_batch_size
         self.rank, self.world_size = rank, world_size
@@ -129,23 +129,19 @@ class TrainingBatches:
     def _collated(self, batch: list[Row], *, chosen: NDArray[np.int64], rows: NDArray[np.int64], divisor: int) -> Batch:
         samples = [[self.rows.row(int(rows[place]), place=int(chosen[place])) for place in row] for row in batch]
         segments = [[Segment(one, self._weight(one)) for one in row] for row in samples]
-        image_ids = dict.fromkeys(one.image_id for row in samples for one in row if one.image_id is not None)
+        entries = list(dict.fromkeys(one.image_ids for row in samples for one in row if one.image_ids))
         return collate(
             segments,
-            visual_features=self._features(list(image_ids)),
-            images={image_id: place for place, image_id in enumerate(image_ids)},
+            shown=shown_images(entries, source=self.features, feature_shape=self.feature_shape),
+            entries={image_ids: place for place, image_ids in enumerate(entries)},
             pad_token_id=self.pad_token_id,
             num_global_labels=divisor,
             is_packed=self.packed_tokens is not None,
+            decoder_start_token_id=self.decoder_start_token_id,
         )
 
     def _weight(self, sample: Encoded) -> float:
         return sample.weight if self.mean_over == "tokens" else sample.weight / sample.num_labels
-
-    def _features(self, image_ids: Sequence[str]) -> Tensor:
-        if self.features is None or not image_ids:
-            return torch.zeros(0, *self.feature_shape)
-        return self.features.load(image_ids)
 
 
 def _check_sizes(global_batch_size: int, *, micro_batch_size: int, rank: int, world_size: int) -> None:
@@ -169,12 +165,25 @@ def _check_tokens(rows: SampleRows, *, token_budget: int | None, packed_tokens: 
         raise ValueError(f"token_budget {token_budget} must hold a row of packed_tokens {packed_tokens}; raise it")
 
 
-def _check_images(rows: SampleRows, *, features: Features | None, feature_shape: tuple[int, int]) -> None:
+def _check_images(rows: SampleRows, *, features: ImageSource | None, feature_shape: tuple[int, ...]) -> None:
     if features is not None and features.feature_shape != tuple(feature_shape):
         raise ValueError(f"features are {features.feature_shape} per image, the model expects {tuple(feature_shape)}")
     missing = next((name for name in rows.image_names() if features is None or name not in features), None)
     if missing is not None:
-        number = int(np.argmax(rows.image_numbers == list(rows.image_names()).index(missing)))
-        sample = rows.row(rows.first_row(number), place=number)
+        samples = (rows.row(rows.first_row(place), place=place) for place in range(len(rows)))
+        sample = next(one for one in samples if missing in one.image_ids)
         where = "no feature store was given" if features is None else "the feature store does not have it"
         raise ValueError(f"sample {sample.id!r} needs image {missing!r}, but {where}; extract its features")
+
+
+def check_slots(rows: SampleRows, *, num_rows: int, num_slots: int) -> None:
+    """Refuse samples whose images, of `num_rows` rows each, do not fit side by side into the memory."""
+    shown = rows.image_numbers
+    most = int(rows.entry_sizes.max(initial=0)) if len(shown) and shown.max() >= 0 else 0
+    if most * num_rows > num_slots:
+        number = int(np.argmax(shown == int(rows.entry_sizes.argmax())))
+        name = rows.row(rows.first_row(number), place=number).id
+        raise ValueError(
+            f"sample {name!r} has {most} image(s) of {num_rows} rows, the memory has num_slots {num_slots}; "
+            f"set it to {most * num_rows} or more"
+        )

@@ -27,7 +27,7 @@ class Throughput:
     num_tokens: int = 0
     """Tokens, padding not counted."""
     num_images: int = 0
-    """Images whose features were loaded."""
+    """Entries of images that were loaded."""
     num_samples: int = 0
     """Samples."""
     waiting: float = 0.0
@@ -41,8 +41,8 @@ class Throughput:
         """Count the micro-batches of a step that was asked for and given at these times."""
         self.started = asked if self.started is None else self.started
         self.waiting, self.ended = self.waiting + given - asked, given
-        self.num_tokens += sum(int(batch.attention_mask.sum()) for batch in batches)
-        self.num_images += sum(len(batch.visual_features) for batch in batches)
+        self.num_tokens += sum(batch.num_tokens for batch in batches)
+        self.num_images += sum(batch.num_entries for batch in batches)
         self.num_samples += sum(len(batch.sample_ids) for batch in batches)
 
     @property

@@ -26,11 +26,16 @@ class SampleRows(Protocol):
 
     @property
     def image_numbers(self) -> NDArray[np.int32]:
-        """(samples,): equal for samples of the same image, -1 for none."""
+        """(samples,): equal for samples of the same images, -1 for none."""
+        ...
+
+    @property
+    def entry_sizes(self) -> NDArray[np.int64]:
+        """(entries,): how many images each of these numbers stands for."""
         ...
 
     def image_names(self) -> Iterator[str]:
-        """Every image by its number."""
+        """Every image, once."""
         ...
 
     def first_row(self, place: int) -> int:
@@ -59,10 +64,10 @@ class ListedRows:
 
     def __init__(self, samples: Sequence[Encoded]) -> None:
         self._samples = samples
-        self._images: dict[str, int] = {}
-        numbers = [
-            -1 if one.image_id is None else self._images.setdefault(one.image_id, len(self._images)) for one in samples
-        ]
+        entries: dict[tuple[str, ...], int] = {}
+        numbers = [entries.setdefault(one.image_ids, len(entries)) if one.image_ids else -1 for one in samples]
+        self._images = dict.fromkeys(name for images in entries for name in images)
+        self.entry_sizes = np.array(list(map(len, entries)), dtype=np.int64)
         self.image_numbers = np.array(numbers, dtype=np.int32)
         self._lengths = np.array([len(one.input_ids) for one in samples], dtype=np.int64)
         self._num_labels = np.array([one.num_labels for one in samples], dtype=np.int32)
@@ -75,7 +80,7 @@ class ListedRows:
         """SHA-256 of all that training sees of them."""
         digest = hashlib.sha256()
         for one in self._samples:
-            digest.update(repr((one.id, one.input_ids, one.labels, one.image_id, one.weight)).encode())
+            digest.update(repr((one.id, one.input_ids, one.labels, one.image_ids, one.weight)).encode())
         return digest.hexdigest()
 
     @property
@@ -84,7 +89,7 @@ class ListedRows:
         return int(self._lengths.max())
 
     def image_names(self) -> Iterator[str]:
-        """Every image by its number."""
+        """Every image, once."""
         return iter(self._images)
 
     def first_row(self, place: int) -> int:

@@ -16,7 +16,7 @@ from memvp_data.mapped_columns import ColumnsWriter, open_columns
 from memvp_data.order import uniform_draws
 from memvp_data.text import IGNORED, Encoded
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 COLUMNS: dict[str, Any] = {
     "input_ids": np.int32,  # tokens of all rows, one after the other
     "labelled": np.bool_,  # whether each of them is learnt
@@ -24,7 +24,9 @@ COLUMNS: dict[str, Any] = {
     "num_labels": np.int32,  # (rows,)
     "weights": np.float32,  # (rows,) weight in the loss, and in the draw
     "first_rows": np.int64,  # (samples + 1,) where each sample's rows begin
-    "images": np.int32,  # (samples,) number of the image, -1 for none
+    "images": np.int32,  # (samples,) number of the entry, which is a tuple of images; -1 for none
+    "entry_images": np.int32,  # numbers of the images of all entries, one entry after the other
+    "entry_offsets": np.int64,  # (entries + 1,)
     "names": np.uint8,  # sample ids, UTF-8
     "name_offsets": np.int64,  # (samples + 1,)
     "image_names": np.uint8,
@@ -44,20 +46,23 @@ class TokenTableWriter:
     def __init__(self, path: Path | str) -> None:
         self._columns = ColumnsWriter(path, columns=COLUMNS)
         self._images: dict[str, int] = {}
+        self._entries: dict[tuple[str, ...], int] = {}
         self._num_rows = self._num_tokens = self._num_name_bytes = self._longest = 0
         self.num_samples = 0
         for name in ("offsets", "first_rows", "name_offsets", "image_name_offsets"):
             self._columns.append(name, [0])
 
     def add(self, answers: Sequence[Encoded]) -> None:
-        """Add a sample: one `Encoded` per answer it may be given, all of one id and image."""
-        if not answers or len({(one.id, one.image_id) for one in answers}) != 1:
-            raise ValueError(f"a sample has one or more answers of one id and one image, got {list(answers)!r}")
+        """Add a sample: one `Encoded` per answer it may be given, all of one id and the same images."""
+        if not answers or len({(one.id, one.image_ids) for one in answers}) != 1:
+            raise ValueError(f"a sample has one or more answers of one id and the same images, got {list(answers)!r}")
         for one in answers:
             self._add_row(one)
         self._columns.append("first_rows", [self._num_rows])
-        image_id = answers[0].image_id
-        number = -1 if image_id is None else self._images.setdefault(image_id, len(self._images))
+        image_ids = answers[0].image_ids
+        number = self._entries.setdefault(image_ids, len(self._entries)) if image_ids else -1
+        for image_id in image_ids:
+            self._images.setdefault(image_id, len(self._images))
         self._columns.append("images", [number])
         name = answers[0].id.encode()
         self._num_name_bytes += len(name)
@@ -70,6 +75,8 @@ class TokenTableWriter:
         names = [name.encode() for name in self._images]
         self._columns.append("image_names", np.frombuffer(b"".join(names), np.uint8))
         self._columns.append("image_name_offsets", np.cumsum([len(name) for name in names], dtype=np.int64))
+        self._columns.append("entry_images", [self._images[name] for entry in self._entries for name in entry])
+        self._columns.append("entry_offsets", np.cumsum([0, *map(len, self._entries)], dtype=np.int64))
         sizes = {"longest": str(self._longest), "token_table": SCHEMA_VERSION}
         return self._columns.close({**metadata, **sizes})
 
@@ -141,9 +148,14 @@ class TokenTable(Sequence[Encoded]):
 
     @property
     def image_numbers(self) -> NDArray[np.int32]:
-        """(samples,): equal for samples of the same image, -1 for none."""
+        """(samples,): equal for samples of the same images, -1 for none."""
         images = self._columns["images"]
         return images if self.with_images else np.broadcast_to(np.int32(-1), images.shape)
+
+    @property
+    def entry_sizes(self) -> NDArray[np.int64]:
+        """(entries,): how many images each of these numbers stands for."""
+        return np.diff(self._columns["entry_offsets"])
 
     def image_names(self) -> Iterator[str]:
         """Every image that a sample needs, once."""
@@ -182,10 +194,16 @@ class TokenTable(Sequence[Encoded]):
         start, stop = self._columns["offsets"][row : row + 2].tolist()
         ids = self._columns["input_ids"][start:stop]
         labels = np.where(self._columns["labelled"][start:stop], ids, IGNORED)
-        image = int(self._columns["images"][place]) if self.with_images else -1
-        image_id = None if image < 0 else self._name("image_name", image)
         weight = float(self._columns["weights"][row])
-        return Encoded(self._name("name", place), tuple(ids.tolist()), tuple(labels.tolist()), image_id, weight)
+        name, image_ids = self._name("name", place), self._image_ids(place)
+        return Encoded(name, tuple(ids.tolist()), tuple(labels.tolist()), image_ids, weight)
+
+    def _image_ids(self, place: int) -> tuple[str, ...]:
+        entry = int(self._columns["images"][place]) if self.with_images else -1
+        if entry < 0:
+            return ()
+        start, stop = self._columns["entry_offsets"][entry : entry + 2].tolist()
+        return tuple(self._name("image_name", image) for image in self._columns["entry_images"][start:stop].tolist())
 
     def _name(self, kind: str, number: int) -> str:
         start, stop = self._columns[f"{kind}_offsets"][number : number + 2].tolist()

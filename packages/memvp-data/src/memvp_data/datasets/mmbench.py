@@ -5,7 +5,8 @@ Source: github.com/open-compass/MMBench. Licence: Apache-2.0, images under their
 later `MMBench_DEV_EN.tsv` ("dev_en"); the test files ("test", "test_en") have no answers, 1,784 questions.
 
 One sample per row; rows of one question share the field index (the row's index modulo 1,000,000). The answer is a
-letter, the user's turn the bare question. Fields: index, category, l2_category, choices (JSON list), split, hint.
+letter, the user's turn the bare question. Fields: index, category, l2_category, question, choices (JSON list), split,
+hint.
 Images lie in the table as base64: `unpack_images`, or the command `unpack-images`, writes them to images/ first.
 """
 
@@ -84,6 +85,7 @@ def _sample(row: Row, *, split: str, images: ImageFolder) -> Sample:
             "index": str(index % ROTATION),
             "category": row["category"],
             "l2_category": row["l2-category"],
+            "question": row["question"],
             "choices": json.dumps(choices, ensure_ascii=False),
             "split": row["split"],
             "hint": checked_text(_present(row.get("hint", "")), what='"hint"'),

@@ -6,8 +6,8 @@ test_public; How2QA 34,187, 3,115 and 3,095. TVQA has five choices and a show, H
 has no answers.
 
 An "image" is a clip: its id is that of `{vid_name}.npz` in vis_features/, see frames.py. The answer is "a0" to "a4",
-the user's turn the bare question. Fields: choices (JSON list), ts, subtitles (all of the clip's), vid_name, show_name
-if known.
+the user's turn the bare question. Fields: question, choices (JSON list), ts, subtitles (all of the clip's), vid_name,
+show_name if known.
 """
 
 import json
@@ -76,7 +76,7 @@ def _sample(
         task=text(record, "show_name", default=""),
         answers=answers,
         source=Path(layout.questions.format(split=split)).name,
-        fields=_fields(record, layout) | {"subtitles": subtitles[clip]},
+        fields=_fields(record, layout) | {"question": question.text.strip(), "subtitles": subtitles[clip]},
     )
 
 
