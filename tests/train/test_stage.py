@@ -52,7 +52,16 @@ def test_steps_are_handed_on_once_and_in_order(tiny: Any, tmp_path: Path) -> Non
     result = run_stage(tiny.run(tmp_path), HERE, on_step=rows.append)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["loss"] == result.final_loss
-    assert set(rows[0]) == {"step", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds"}
+    assert set(rows[0]) == {
+        "step",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "tokens_per_second",
+        "seconds",
+        "memory_bytes",
+    }
+    assert all(row["memory_bytes"] > 1 << 20 for row in rows)
 
 
 def test_training_lowers_the_loss(tiny: Any, tmp_path: Path) -> None:

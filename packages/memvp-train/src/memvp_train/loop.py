@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import torch
 
 from memvp_data.loader import Batch
@@ -98,7 +99,15 @@ def _train_step(
     pending.losses.append(loss_sum)
     pending.tokens.append(sum(int(batch.attention_mask.sum()) for batch in micro_batches))
     seconds = time.perf_counter() - start
-    pending.rows.append({"step": step + 1, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds})
+    row = {"step": step + 1, "learning_rate": learning_rate, "grad_norm": norm, "seconds": seconds}
+    pending.rows.append({**row, "memory_bytes": _memory_bytes(engine.device)})
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """GPU memory at its highest so far, or the resident memory of this process now; the curve shows rank 0's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss
 
 
 def _step_seed(seed: int, *, step: int, rank: int) -> int:
@@ -130,6 +139,7 @@ def _row(row: Row, *, loss: float, tokens: float) -> Row:
         "grad_norm": row["grad_norm"],
         "tokens_per_second": round(tokens / row["seconds"], 1),
         "seconds": round(row["seconds"], 5),
+        "memory_bytes": row["memory_bytes"],
     }
 
 
