@@ -1,79 +1,63 @@
-"""The first two steps: official files -> samples tables and image shards; image shards -> feature shards."""
+"""The first two steps: official files -> samples tables and image shards; image shards -> feature shards.
+
+Videos are published as features of their frames: then the first step makes tables only, the second packs the features.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from memvp_data.datasets.llava import read_conversations, read_questions
 from memvp_data.images import image_records
-from memvp_data.samples import Sample, write_samples
+from memvp_data.samples import Sample, read_samples, write_samples
 from memvp_data.shards import Manifest, write_shards
-from pipelines.config import QuestionFile, TrainingFile
 from pipelines.paths import samples_path
 from pipelines.progress import StepProgress
-from pipelines.step_settings import test_files
+from pipelines.sources import Part, Source, has_video, source_of
 from pipelines.steps import StepContext, StepOutcome
 
 _IMAGES_AT_ONCE = 256
+_DRAWN = "official_files"
 
 
 def build_shards(context: StepContext) -> StepOutcome:
     """Draw the toy world if configured, then turn official files into samples tables and one folder of image shards."""
-    data = context.config.data
-    root = Path(data.root) if data.root is not None else _draw(context)
+    benchmark = context.about.get("benchmark", "")
+    source = source_of(context.config, benchmark)
     roots: dict[str, Path] = {}
     counts = {
-        "stage1": _training_table(context, "stage1", files=data.stage1, root=root, roots=roots),
-        "stage2": _training_table(context, "stage2", files=data.stage2, root=root, roots=roots),
+        name: _write_table(context, name, part=part, roots=roots)
+        for name, part in source.parts(_root(context, source)).items()
     }
-    for name, files in test_files(data).items():
-        counts[name] = _test_table(context, name, files=files, root=root, roots=roots)
+    outputs = tuple(samples_path(context.folder, name) for name in counts)
+    if has_video(context.config, benchmark):
+        return StepOutcome(outputs, {"samples": counts, "images": len(roots)})
     manifest = write_shards(
         context.folder / "images",
         _image_records(roots, progress=context.progress),
         kind="images",
-        max_shard_samples=data.max_shard_samples,
+        max_shard_samples=context.config.data.max_shard_samples,
         dedupe=True,  # benchmarks share images under different names
     )
-    tables = tuple(samples_path(context.folder, name) for name in counts)
     summary = {"samples": counts, "images": manifest.num_samples, "images_digest": manifest.digest}
-    return StepOutcome(outputs=(*tables, context.folder / "images"), summary=summary)
+    return StepOutcome(outputs=(*outputs, context.folder / "images"), summary=summary)
 
 
-def _draw(context: StepContext) -> Path:
-    from memvp_data.toyworld import images_in, write_toyworld
-
-    folder = context.folder / "official_files"
-    world = context.config.data.toyworld
-    assert world is not None
-    drawn = itertools.count(1)
+def _root(context: StepContext, source: Source) -> Path:
+    if source.root is not None:
+        return source.root
+    folder = context.folder / _DRAWN
     context.progress.describe("drawing")
-    write_toyworld(folder, world, progress=lambda _: context.progress(next(drawn), images_in(world)))
+    source.draw(folder, progress=context.progress)
     context.progress.describe("")
     return folder
 
 
-def _training_table(context: StepContext, name: str, *, files: TrainingFile, root: Path, roots: dict[str, Path]) -> int:
-    images = root / files.images
-    samples = read_conversations(root / files.conversations, image_root=images)
-    return _write_table(context, name, samples=samples, images=images, roots=roots)
-
-
-def _test_table(context: StepContext, name: str, *, files: QuestionFile, root: Path, roots: dict[str, Path]) -> int:
-    images = root / files.images if files.images is not None else None
-    samples = read_questions(root / files.questions, answers=root / files.answers, image_root=images)
-    return _write_table(context, name, samples=samples, images=images, roots=roots)
-
-
-def _write_table(
-    context: StepContext, name: str, *, samples: Iterable[Sample], images: Path | None, roots: dict[str, Path]
-) -> int:
+def _write_table(context: StepContext, name: str, *, part: Part, roots: dict[str, Path]) -> int:
     path = samples_path(context.folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = write_samples(path, _noting_images(samples, images=images, roots=roots, name=name))
+    count = write_samples(path, _noting_images(part.samples, images=part.images, roots=roots, name=name))
     if count == 0:
         raise ValueError(f"the official file of data.{name} holds no records; a step over nothing would learn nothing")
     return count
@@ -107,15 +91,46 @@ def _image_records(roots: dict[str, Path], *, progress: StepProgress) -> Iterato
 
 def extract_features(context: StepContext) -> StepOutcome:
     """Image shards -> feature shards, one to one; shards an interrupted attempt finished are kept."""
-    from memvp_train.features import extract_features as extract
+    built = context.inputs["build_shards"]
+    context.progress(0, built.record.summary["images"])
+    if has_video(context.config, context.about.get("benchmark", "")):
+        manifest = _pack_frames(context)
+    else:
+        from memvp_train.features import extract_features as extract
 
-    context.progress(0, context.inputs["build_shards"].record.summary["images"])
-    manifest: Manifest = extract(
-        context.inputs["build_shards"].folder / "images",
-        context.folder / "features",
-        context.config.vision,
-        map_shards=context.services.map_shards(),
-        progress=context.progress,
-    )
+        manifest = extract(
+            built.folder / "images",
+            context.folder / "features",
+            context.config.vision,
+            map_shards=context.services.map_shards(),
+            progress=context.progress,
+        )
     summary = {"images": manifest.num_samples, "features_digest": manifest.digest, **manifest.meta}
     return StepOutcome(outputs=(context.folder / "features",), summary=summary)
+
+
+def _pack_frames(context: StepContext) -> Manifest:
+    """Features of the clips that any sample names, 64 rows each."""
+    from memvp_data.datasets.frames import frame_records
+
+    built, source = context.inputs["build_shards"], source_of(context.config, context.about.get("benchmark", ""))
+    (frames,) = source.folders().values()
+    tables = (samples_path(built.folder, name) for name in built.record.summary["samples"])
+    clips = sorted({image_id for table in tables for sample in read_samples(table) for image_id in sample.image_ids})
+    return write_shards(
+        context.folder / "features",
+        _counted(
+            frame_records(clips, folder=(source.root or built.folder / _DRAWN) / frames), progress=context.progress
+        ),
+        kind="features",
+        max_shard_samples=context.config.data.max_shard_samples,
+        meta={"encoder": "published features of frames"},
+    )
+
+
+def _counted(
+    records: Iterable[tuple[str, dict[str, bytes]]], *, progress: StepProgress
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    for number, record in enumerate(records, start=1):
+        yield record
+        progress(number)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,31 @@ import torch
 from memvp_data.features import FeatureStore
 from memvp_data.metrics.accuracy import score_predictions
 from memvp_data.samples import Sample, read_samples
+from memvp_train.answering import AnswerSettings
 from memvp_train.metrics import read_metrics
+from memvp_train.predict import answer_all
+from memvp_train.prediction_job import PredictionJob
 from pipelines.config import JobConfig
 from pipelines.figures import draw_loss_curves, draw_retrieval_page
 from pipelines.paths import METRICS_NAME, predictions_path, samples_path
 from pipelines.retrieval_page import choose, make_panels
 from pipelines.rows import ROWS, Row, row_slices
-from pipelines.step_settings import test_files
+from pipelines.sources import test_files
 from pipelines.steps import StepContext, StepOutcome
 from pipelines.storage import write_json
 
 
 def evaluate(context: StepContext) -> StepOutcome:
-    """Predict, score, draw. Answer files of an interrupted attempt are kept."""
-    slices = {name: _samples(context, name) for name in test_files(context.config.data)}
-    work = [(row, name) for row in ROWS for name in row_slices(row, slices=tuple(slices))]
-    (context.folder / "predictions").mkdir(exist_ok=True)
+    """Predict, score, draw. Answers of an interrupted attempt are kept."""
+    slices = tuple(test_files(context.config.data))
+    # Rows of one model side by side: then it is loaded once.
+    rows = sorted(ROWS, key=lambda row: (row.with_adapter, row.adapter))
+    work = [(row, name) for row in rows for name in row_slices(row, slices=slices)]
     with _all_cores():
-        models = _Models(context)
-        _answer_all(context, models=models, slices=slices, work=work)
-        scores = _score_all(context.folder, slices=slices, work=work)
+        _answer(context, work)
+        scores = _score_all(context, work)
         write_json(context.folder / "scores.json", scores)
-        figures = _draw(context, models=models, samples=slices.get("image", []))
-        memory_bytes = models.image_memory_bytes()
+        figures, memory_bytes = _look_inside(context, has_questions="image" in slices)
     outputs = (context.folder / "predictions", context.folder / "scores.json", *figures)
     summary = {
         "scores": scores,
@@ -48,68 +49,73 @@ def evaluate(context: StepContext) -> StepOutcome:
     return StepOutcome(outputs=outputs, summary=summary)
 
 
+def _answer(context: StepContext, work: list[tuple[Row, str]]) -> None:
+    (context.folder / "predictions").mkdir(exist_ok=True)
+    jobs = {predictions_path(context.folder, row=row.name, name=name): _job(context, row, name) for row, name in work}
+    counts = context.inputs["build_shards"].record.summary["samples"]
+    context.progress(0, sum(counts[name] for _, name in work))
+    map_actors, num_actors = context.services.map_actors()
+    answer_all(jobs, map_actors=map_actors, num_actors=num_actors, progress=context.progress)
+
+
+def _job(context: StepContext, row: Row, name: str) -> PredictionJob:
+    config: JobConfig = context.config
+    return PredictionJob(
+        language=config.language,
+        adapter=str(context.inputs[row.adapter].folder / "adapter") if row.with_adapter else None,
+        samples=str(samples_path(context.inputs["build_shards"].folder, name)),
+        settings=AnswerSettings(
+            template=config.stage2.template,
+            max_new_tokens=config.evaluate.max_new_tokens,
+            batch_size=config.evaluate.batch_size,
+        ),
+        features=None if row.image == "none" else str(_features(context)),
+        image=row.image,
+    )
+
+
+def _features(context: StepContext) -> Path:
+    return context.inputs["extract_features"].folder / "features"
+
+
+def _score_all(context: StepContext, work: list[tuple[Row, str]]) -> dict[str, dict[str, dict[str, Any]]]:
+    slices = {name: _samples(context, name) for _, name in work}
+    scores: dict[str, dict[str, dict[str, Any]]] = {row.name: {} for row in ROWS}
+    for row, name in work:
+        with open(predictions_path(context.folder, row=row.name, name=name), encoding="utf-8") as lines:
+            score = score_predictions((json.loads(line) for line in lines), slices[name])
+        scores[row.name][name] = dataclasses.asdict(score)
+    return {row: found for row, found in scores.items() if found}
+
+
 def _samples(context: StepContext, name: str) -> list[Sample]:
     return list(read_samples(samples_path(context.inputs["build_shards"].folder, name)))
 
 
-def _answer_all(
-    context: StepContext, *, models: _Models, slices: dict[str, list[Sample]], work: list[tuple[Row, str]]
-) -> None:
-    done, total = 0, sum(len(slices[name]) for _, name in work)
-    for row, name in work:
-        out = predictions_path(context.folder, row=row.name, name=name)
-        if not out.is_file():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            models.answer(row, slices[name], out=out, progress=lambda n, start=done: context.progress(start + n, total))
-        done += len(slices[name])
-        context.progress(done, total)
-
-
-class _Models:
-    """Holds the model of one stage at a time: two copies of a 7B model would not fit where one does."""
-
-    def __init__(self, context: StepContext) -> None:
-        self.context = context
-        self.features = FeatureStore(context.inputs["extract_features"].folder / "features")
-        self._stage = ""
-        self._model: Any = None
-        self._tokenizer: Any = None
-
-    def get(self, stage: str) -> tuple[Any, Any]:
-        """Model with the stage's adapter, and tokenizer."""
-        if self._stage != stage:
-            self._model = None
-            gc.collect()
-            folder = self.context.inputs[stage].folder / "adapter"
-            self._model, self._tokenizer = load_tuned(self.context.config, folder)
-            self._stage = stage
-        return self._model, self._tokenizer
-
-    def answer(self, row: Row, samples: list[Sample], *, out: Path, progress: Callable[[int], None]) -> None:
-        """Write the row's answers to `out`."""
-        from memvp_train.predict import predict
-
-        model, tokenizer = self.get(row.adapter)
-        config = self.context.config
-        with nullcontext() if row.with_adapter else model.disable_adapter():
-            predict(
-                model,
-                tokenizer,
-                samples,
-                self.features,
-                template=config.stage2.template,
-                out_path=out,
-                batch_size=config.evaluate.batch_size,
-                image=row.image,
-                max_new_tokens=config.evaluate.max_new_tokens,
-                progress=progress,
-            )
-
-    def image_memory_bytes(self) -> int:
-        """Bytes of the memory of one image, as stage 2's model answers from it."""
-        model, _ = self.get("stage2")
-        device = next(model.parameters()).device
-        return int(model.encode(torch.zeros(1, *self.features.feature_shape, device=device)).nbytes)
+def _look_inside(context: StepContext, *, has_questions: bool) -> tuple[list[Path], int]:
+    """Curves and retrieval maps, and the bytes of the memory of one image, as stage 2's model answers from it."""
+    folder = context.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    curves = {name: read_metrics(context.inputs[name].folder / METRICS_NAME) for name in ("stage1", "stage2")}
+    figures = [draw_loss_curves(curves, path=folder / "loss_curves.png")]
+    model, tokenizer = load_tuned(context.config, context.inputs["stage2"].folder / "adapter")
+    features = FeatureStore(_features(context))
+    asked = [sample for sample in _samples(context, "image") if sample.image_ids] if has_questions else []
+    chosen = choose(asked, count=context.config.evaluate.num_pictures)
+    if chosen:
+        panels = make_panels(
+            chosen,
+            model=model,
+            tokenizer=tokenizer,
+            features=features,
+            images=context.inputs["build_shards"].folder / "images",
+            predictions=context.folder / "predictions",
+            template=context.config.stage2.template,
+            preprocessing=context.config.vision.preprocessing,
+        )
+        figures.append(draw_retrieval_page(panels, path=folder / "retrieval.png"))
+    zeros = torch.zeros(1, *features.feature_shape, device=next(model.parameters()).device)
+    return figures, int(model.encode(zeros).nbytes)
 
 
 def load_tuned(config: JobConfig, adapter: Path) -> tuple[Any, Any]:
@@ -119,39 +125,6 @@ def load_tuned(config: JobConfig, adapter: Path) -> tuple[Any, Any]:
 
     model = MemVPModel.from_pretrained(build_language_model(config.language), adapter).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), build_tokenizer(config.language)
-
-
-def _score_all(
-    folder: Path, *, slices: dict[str, list[Sample]], work: list[tuple[Row, str]]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    scores: dict[str, dict[str, dict[str, Any]]] = {}
-    for row, name in work:
-        with open(predictions_path(folder, row=row.name, name=name), encoding="utf-8") as lines:
-            score = score_predictions((json.loads(line) for line in lines), slices[name])
-        scores.setdefault(row.name, {})[name] = dataclasses.asdict(score)
-    return scores
-
-
-def _draw(context: StepContext, *, models: _Models, samples: list[Sample]) -> list[Path]:
-    folder = context.folder / "figures"
-    folder.mkdir(exist_ok=True)
-    curves = {name: read_metrics(context.inputs[name].folder / METRICS_NAME) for name in ("stage1", "stage2")}
-    figures = [draw_loss_curves(curves, path=folder / "loss_curves.png")]
-    chosen = choose([sample for sample in samples if sample.image_ids], count=context.config.evaluate.num_pictures)
-    if chosen:
-        model, tokenizer = models.get("stage2")
-        panels = make_panels(
-            chosen,
-            model=model,
-            tokenizer=tokenizer,
-            features=models.features,
-            images=context.inputs["build_shards"].folder / "images",
-            predictions=context.folder / "predictions",
-            template=context.config.stage2.template,
-            preprocessing=context.config.vision.preprocessing,
-        )
-        figures.append(draw_retrieval_page(panels, path=folder / "retrieval.png"))
-    return figures
 
 
 @contextmanager

@@ -10,15 +10,15 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import preflight
-from pipelines.config import JobConfig, as_settings, flat_settings
+from pipelines import endings, preflight
+from pipelines.config import ConfigError, as_settings, flat_settings
 from pipelines.fingerprint import digest_json
-from pipelines.step_table import STEPS
+from pipelines.kinds import Kind
+from pipelines.options import Options
 from pipelines.progress import step_progress
-from pipelines.report import make_report, print_report, write_report
 from pipelines.services import Services
 from pipelines.settings import describe_settings
-from pipelines.step_log import log_report, log_step
+from pipelines.step_log import log_step
 from pipelines.steps import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key
 from pipelines.storage import make_run_folder, run_lock
 from pipelines.tracking import Tracker, is_registered, open_tracker
@@ -27,27 +27,31 @@ from pipelines.tracking import Tracker, is_registered, open_tracker
 _NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")
 
 
-def run_job(config: JobConfig, *, storage: Path, console: Console) -> dict[str, Any]:
-    """Run what is not finished yet; returns the report. Raises a ValueError with one sentence for a user's mistake."""
-    preflight.check_data(config.data)
+def run_job(kind: Kind, config: Any, *, options: Options, storage: Path, console: Console) -> dict[str, Any] | None:
+    """Run what is not finished yet; returns the report, None if the job was not to run to its end.
+
+    Raises a ValueError with one sentence for a user's mistake.
+    """
+    steps, kept = options.wanted(kind.steps(config))
+    preflight.check_sources(config, steps)
     uri = preflight.tracking_address(config, storage=storage)
     folder = make_run_folder(storage, name=config.name)
     preflight.check_tracking(uri)
-    with run_lock(folder), ExitStack() as stack:
+    with run_lock(folder) as lease, ExitStack() as stack:
         tracker = _open_tracking(config, uri=uri, storage=storage, folder=folder, console=console)
         with _closing_parent(tracker):
             services = Services(launch=config.launch, tracker=tracker, stack=stack)
             job = _Job(config, folder=folder, services=services, console=console)
-            for step in STEPS:
-                job.finish(step)
-            report = make_report(job.finished, name=config.name)
-            write_report(report, folder=folder)
-            log_report(tracker, report, folder=folder)
-        print_report(report, console=console, folder=folder, tracking_uri=uri)
-    return report
+            for step in steps:
+                lease.check()
+                job.finish(step, may_run=step.name not in kept)
+            if len(steps) < len(kind.steps(config)):
+                console.print(f"stopped after {steps[-1].name}, as asked; the same command without it goes on")
+                return None
+            return getattr(endings, kind.ending)(endings.Ended(config, job.finished, folder, tracker, console))
 
 
-def _open_tracking(config: JobConfig, *, uri: str, storage: Path, folder: Path, console: Console) -> Tracker:
+def _open_tracking(config: Any, *, uri: str, storage: Path, folder: Path, console: Console) -> Tracker:
     settings = as_settings(config)
     key = digest_json({name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_JOB})
     tracker = open_tracker(config.tracking, uri=uri, storage=storage, run_folder=folder, key=key, console=console)
@@ -60,16 +64,16 @@ def _open_tracking(config: JobConfig, *, uri: str, storage: Path, folder: Path, 
 class _Job:
     """The steps finished so far, and how the next one is finished."""
 
-    config: JobConfig
+    config: Any
     folder: Path
     services: Services
     console: Console
     finished: dict[str, FinishedStep] = field(default_factory=dict)
     _models_checked: bool = False
 
-    def finish(self, step: Step) -> None:
+    def finish(self, step: Step, *, may_run: bool) -> None:
         """Re-use the step or run it; either way MLflow has it afterwards."""
-        key = step_key(step, config=self.config, inputs=self.finished)
+        key = step_key(step, config=self.config, inputs=step.inputs(self.finished))
         found, fault = find_finished(step, run_folder=self.folder, key=key, depth=self.config.verify_outputs)
         is_registry_step = step.name == "register"
         if found is not None and is_registry_step and not is_registered(self.services.tracker, found.record.summary):
@@ -79,6 +83,10 @@ class _Job:
         if found is not None:
             self.console.print(f"{step.title}: re-used (took {found.record.seconds:.1f} s when it was made)")
             self._log_reused(step, key=key, found=found)
+        elif not may_run:
+            raise ConfigError(
+                f"{step.name} is not finished under these settings, and --from leaves it out; run it first"
+            )
         else:
             found = self._run(step, key=key)
             self.console.print(f"{step.title}: done in {found.record.seconds:.1f} s")
@@ -92,7 +100,8 @@ class _Job:
         with self._child(step, key=key) as run_id, step_progress(step.title, console=self.console) as progress:
             self.services.run_id = run_id
             folder = step_folder(self.folder, step=step.name, key=key)
-            context = StepContext(self.config, folder, self.finished, progress, self.services)
+            inputs = step.inputs(self.finished)
+            context = StepContext(self.config, folder, inputs, progress, self.services, about=step.about)
             done = run_step(step, context=context, key=key)
             log_step(tracker, run_id, done)
         tracker.mark_complete(run_id)

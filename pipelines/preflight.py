@@ -5,33 +5,40 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from memvp_train.config import LoraSettings
-from pipelines.config import ConfigError, DataConfig, JobConfig
-from pipelines.step_settings import image_folders, official_files
+from pipelines.config import ConfigError
+from pipelines.sources import Source, source_of
+from pipelines.steps import Step
 
 _SECONDS_FOR_AN_ANSWER = 5.0
 _SQLITE_MAGIC = b"SQLite format 3\0"
 
 
-def check_data(data: DataConfig) -> None:
-    """Every official file and image folder exists; the toy world brings its own.
+def check_sources(config: Any, steps: Sequence[Step]) -> None:
+    """Every official file and image folder that a step reads exists; the toy world brings its own.
 
     Raises:
         ConfigError: naming the setting and the path.
     """
-    if data.root is None:
+    for benchmark in dict.fromkeys(step.about["benchmark"] for step in steps if "benchmark" in step.about):
+        _check_source(source_of(config, benchmark))
+
+
+def _check_source(source: Source) -> None:
+    root = source.root
+    if root is None:
         return
-    root = Path(data.root)
     if not root.is_dir():
-        raise ConfigError(f"data.root: no folder {root.absolute()}{_ray_job_note(root)}")
-    for setting, path in official_files(data).items():
-        if not (root / path).is_file():
+        raise ConfigError(f"{source.setting}: no folder {root.absolute()}{_ray_job_note(root)}")
+    for setting, path in source.files().items():
+        if not (root / path).exists():
             raise ConfigError(f"{setting}: no file {root.absolute() / path}; put it there or correct the setting")
-    for setting, path in image_folders(data).items():
+    for setting, path in source.folders().items():
         if not (root / path).is_dir():
             raise ConfigError(f"{setting}: no folder {root.absolute() / path}; put the images there")
 
@@ -42,7 +49,7 @@ def _ray_job_note(path: Path) -> str:
     return "; put the official files there or set data.root"
 
 
-def tracking_address(config: JobConfig, *, storage: Path) -> str:
+def tracking_address(config: Any, *, storage: Path) -> str:
     """Where MLflow is: tracking.uri, else $MLFLOW_TRACKING_URI, else a database in the storage folder."""
     return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow.db'}"
 
@@ -89,7 +96,7 @@ def _check_database(path: Path, *, uri: str) -> None:
         raise ConfigError(f"tracking.uri {uri!r}: {path} is not an SQLite database; move it away or name another file")
 
 
-def check_models(config: JobConfig) -> dict[str, int]:
+def check_models(config: Any) -> dict[str, int]:
     """Models, tokenizer, templates and launch fit together; no weights are read. Returns trainable counts.
 
     Raises:
@@ -99,20 +106,22 @@ def check_models(config: JobConfig) -> dict[str, int]:
     from memvp_train.models import build_tokenizer
 
     check_launch(config.launch)
-
-    for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
+    for name, stage in config.stages.items():
         _check_known(f"{name}.template", stage.template)
-    _check_features(config)
+    if config.vision is not None:
+        _check_preprocessing(config.vision.preprocessing)
+        if config.stages:
+            _check_features(config)
     build_tokenizer(config.language)
     return planned_parameters(config)
 
 
-def planned_parameters(config: JobConfig) -> dict[str, int]:
+def planned_parameters(config: Any) -> dict[str, int]:
     """Trainable parameters of each stage, counted on models without weights."""
     from memvp_train.models import build_language_model, build_memvp_model
 
     counts = {}
-    for name, stage in (("stage1", config.stage1), ("stage2", config.stage2)):
+    for name, stage in config.stages.items():
         language_model = build_language_model(config.language, meta=True)
         _check_lora(stage.lora, language_model=language_model, setting=f"{name}.lora.target_modules")
         model = build_memvp_model(language_model, memvp=config.memvp.to_dict(), lora=stage.lora, init_adapter=None)
@@ -137,7 +146,14 @@ def _check_known(setting: str, template: str) -> None:
         raise ConfigError(f"{setting} must be one of {', '.join(TEMPLATES)}, got {template!r}")
 
 
-def _check_features(config: JobConfig) -> None:
+def _check_preprocessing(name: str) -> None:
+    from memvp_data.images import PREPROCESSING
+
+    if name not in PREPROCESSING:
+        raise ConfigError(f"vision.preprocessing must be one of {', '.join(PREPROCESSING)}, got {name!r}")
+
+
+def _check_features(config: Any) -> None:
     """What the tower will give against what the memory takes, from the tower's config alone."""
     from transformers import CLIPVisionConfig
 
@@ -145,9 +161,6 @@ def _check_features(config: JobConfig) -> None:
     from memvp_train.models import resolve_path
 
     vision, memvp = config.vision, config.memvp
-    if vision.preprocessing not in PREPROCESSING:
-        known = ", ".join(PREPROCESSING)
-        raise ConfigError(f"vision.preprocessing must be one of {known}, got {vision.preprocessing!r}")
     try:
         tower: Any = CLIPVisionConfig.from_pretrained(resolve_path(vision.path), **(vision.overrides or {}))
     except (OSError, ValueError) as error:

@@ -48,3 +48,16 @@ class Services:
         self.start_ray()
         gpus = 1 if self.launch.use_gpu else 0
         return partial(map_shards, cpus_per_task=self.launch.cpus_per_worker, gpus_per_task=gpus)
+
+    def map_actors(self) -> tuple[Callable[..., Any], int]:
+        """The function that spreads work over actors, each with its model, and how many: one each worker."""
+        if self.launch.num_workers == 0:
+            from memvp_train.predict import map_in_process
+
+            return map_in_process, 1
+        from memvp_train.launch import map_actors
+
+        self.start_ray()
+        gpus = 1 if self.launch.use_gpu else 0
+        actors = partial(map_actors, cpus_per_actor=self.launch.cpus_per_worker, gpus_per_actor=gpus)
+        return actors, self.launch.num_workers

@@ -1,4 +1,4 @@
-"""Reads a recipe (YAML) and dotted overrides into a JobConfig; every mistake becomes one sentence (ConfigError)."""
+"""Reads recipes (YAML) and dotted overrides into a job's settings; every mistake becomes one sentence (ConfigError)."""
 
 from __future__ import annotations
 
@@ -13,34 +13,44 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from pipelines.config import ConfigError, JobConfig
+from pipelines.config import ConfigError
+from pipelines.kinds import Kind
+from pipelines.options import NAMES, Options, add_options, read_options
 from pipelines.setting_names import SettingNames, dataclass_of, describe_type
 
 T = TypeVar("T")
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _GOT = re.compile(r"(?:Got value|Given value): (.*)")
-_OWN_OPTIONS = {"config", "help", "print_config"}
+_OWN_OPTIONS = {"config", "help", "print_config", "dry-run", *NAMES}
+_FLAGS = {"--dry-run", "--help", "-h", "--print_config"}
 
 
-def read_job(arguments: Sequence[str]) -> JobConfig:
-    """Command line -> JobConfig.
+def read_arguments(kind: Kind, arguments: Sequence[str]) -> tuple[Any, Options]:
+    """Command line -> settings of a job of this kind, and which steps are wanted.
 
     Args:
-        arguments: `--config recipe.yaml` and `--group.setting=value` overrides, later ones win.
+        arguments: `--config recipe.yaml` and `--group.setting=value` overrides, later ones win; options of options.py.
 
     Raises:
         ConfigError: one sentence that names the setting (or file) and what would work.
     """
-    names = SettingNames(JobConfig)
+    names = SettingNames(kind.config)
     _check_names(arguments, names=names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        parser = _parser()
+        parser = _parser(kind)
         try:
-            return _build(JobConfig, parser.parse_args(list(arguments)), group="")
+            values = vars(parser.parse_args(list(arguments)))
         except argparse.ArgumentError as error:
             raise ConfigError(_sentence(str(error.message), names=names)) from error
+    options = read_options(values)
+    return _build(kind.config, values, group=""), options
+
+
+def read_settings(kind: Kind, arguments: Sequence[str]) -> Any:
+    """The settings alone."""
+    return read_arguments(kind, arguments)[0]
 
 
 def _build(cls: type[T], values: Any, *, group: str) -> T:
@@ -60,15 +70,13 @@ def _build(cls: type[T], values: Any, *, group: str) -> T:
         raise ConfigError(f"{group.rstrip('.')}: {error}") from error
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="instruct_tune.py",
-        description="Raw images to an evaluated, registered adapter.",
-        exit_on_error=False,
-        default_env=False,
+def _parser(kind: Kind) -> ArgumentParser:
+    parser = ArgumentParser(prog=kind.script, description=kind.title, exit_on_error=False, default_env=False)
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="recipe (YAML); of several, later ones win setting by setting"
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="recipe (YAML)")
-    parser.add_class_arguments(JobConfig)
+    add_options(parser)
+    parser.add_class_arguments(kind.config)
     return parser
 
 
@@ -82,7 +90,7 @@ def _check_names(arguments: Sequence[str], *, names: SettingNames) -> None:
                 raise ConfigError(f"unexpected argument {argument!r}; settings are written --group.setting=value")
             takes_value = False
             continue
-        takes_value = not has_value
+        takes_value = not has_value and argument not in _FLAGS
         if name == "config":
             recipes.append(value if has_value else "".join(arguments[position + 1 : position + 2]))
         elif name not in _OWN_OPTIONS and argument != "-h":

@@ -1,10 +1,10 @@
-"""The two tuning steps. The training is memvp_train's; here its curve is followed for the bar and for MLflow."""
+"""The tuning steps. The training is memvp_train's; here its curve is followed for the bar and for MLflow."""
 
 from __future__ import annotations
 
 import time
 
-from memvp_train.config import StageConfig
+from memvp_train.config import StageConfig, StageRun
 from memvp_train.metrics import Row, read_metrics
 from pipelines.paths import METRICS_NAME, samples_path
 from pipelines.steps import StepContext, StepOutcome
@@ -12,35 +12,16 @@ from pipelines.steps import StepContext, StepOutcome
 _SECONDS_BETWEEN_SENDS = 3.0
 
 
-def tune_stage1(context: StepContext) -> StepOutcome:
-    """Projector and position rows, from the captions."""
-    return _tune(context, name="stage1", stage=context.config.stage1, start_from=None)
-
-
-def tune_stage2(context: StepContext) -> StepOutcome:
-    """The same parameters and LoRA, from the instructions; starts from the adapter of stage 1."""
-    return _tune(context, name="stage2", stage=context.config.stage2, start_from="stage1")
-
-
-def _tune(context: StepContext, *, name: str, stage: StageConfig, start_from: str | None) -> StepOutcome:
-    from memvp_train.config import StageRun
+def tune(context: StepContext) -> StepOutcome:
+    """Train a stage on the samples table of its name, from another stage's adapter if it needs one."""
     from memvp_train.stage import run_stage
 
     context.services.start_ray()
-    build = context.inputs["build_shards"]
-    config = context.config
-    with_images = config.train_with_images
-    run = StageRun(
-        language=config.language,
-        memvp=config.memvp.to_dict(),
-        stage=stage,
-        samples=str(samples_path(build.folder, name)),
-        features=str(context.inputs["extract_features"].folder / "features") if with_images else None,
-        init_adapter=str(context.inputs[start_from].folder / "adapter") if start_from else None,
-        out=str(context.folder),
-    )
-    curve = _Curve(context, total=stage.steps_for(num_samples=build.record.summary["samples"][name]))
-    result = run_stage(run, config.launch, on_step=curve.add)
+    name = context.about["stage"]
+    built = context.inputs["build_shards"]
+    stage = context.config.stages[name]
+    curve = _Curve(context, total=stage.steps_for(num_samples=built.record.summary["samples"][name]))
+    result = run_stage(_stage_run(context, name=name, stage=stage), context.config.launch, on_step=curve.add)
     metrics = context.folder / METRICS_NAME
     curve.send(read_metrics(metrics))
     summary = {
@@ -52,6 +33,26 @@ def _tune(context: StepContext, *, name: str, stage: StageConfig, start_from: st
         "samples_with_labels_cut": result.num_shortened,
     }
     return StepOutcome(outputs=(context.folder / "adapter", metrics), summary=summary)
+
+
+def _stage_run(context: StepContext, *, name: str, stage: StageConfig) -> StageRun:
+    """What the stage trains on. Without stored features the tower itself reads the images, if any are shown."""
+    config, inputs = context.config, context.inputs
+    shown = config.train_with_images
+    stored = inputs.get("extract_features")
+    is_live = shown and stored is None
+    tables = inputs["build_shards"].record.summary["samples"]
+    return StageRun(
+        language=config.language,
+        memvp=config.memvp.to_dict(),
+        stage=stage,
+        samples=str(samples_path(inputs["build_shards"].folder, name)),
+        validation=str(samples_path(inputs["build_shards"].folder, "validation")) if "validation" in tables else None,
+        features=str(stored.folder / "features") if shown and stored is not None else None,
+        **({"images": str(inputs["build_shards"].folder / "images"), "vision": config.vision} if is_live else {}),
+        init_adapter=str(inputs["start_from"].folder / "adapter") if "start_from" in inputs else None,
+        out=str(context.folder),
+    )
 
 
 class _Curve:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from memvp_train.metrics import read_metrics
+from pipelines import benchmark_report
 from pipelines.paths import METRICS_NAME
 from pipelines.report import results_table
 from pipelines.steps import FinishedStep
@@ -15,7 +18,7 @@ from pipelines.tracking import Tracker
 
 def log_step(tracker: Tracker, run_id: str, step: FinishedStep) -> None:
     """Send the step's datasets, curves, figures and tables; `run_id` "" sends nothing."""
-    _LOGGERS[step.record.step](tracker, run_id, step)
+    _LOGGERS[step.record.step.partition("/")[0]](tracker, run_id, step)
     tracker.log_numbers(run_id, {"step_seconds": step.record.seconds})
 
 
@@ -93,11 +96,48 @@ def _log_nothing(tracker: Tracker, run_id: str, step: FinishedStep) -> None:
     """Registration logs its model itself."""
 
 
+def _log_answers(tracker: Tracker, run_id: str, step: FinishedStep) -> None:
+    numbers: dict[str, float] = {}
+    for one in step.record.summary["answered"]:
+        place = f"{one['benchmark']}_{one['split']}/{one['row']}"
+        found = {f"{place}/{name}": score["value"] for name, score in one["report"]["scores"].items()}
+        numbers |= {_metric_name(name): value for name, value in found.items() if value is not None}
+        tracker.log_file(run_id, step.folder / one["predictions"], folder=str(Path(one["predictions"]).parent))
+    tracker.log_numbers(run_id, numbers)
+    tracker.log_file(run_id, step.folder / "scores.json")
+
+
+def _metric_name(name: str) -> str:
+    """MLflow takes letters, digits and `_-./ :` in a name."""
+    return re.sub(r"[^\w\-./ :]", "_", name)
+
+
+def log_benchmark_report(tracker: Tracker, report: Mapping[str, Any], *, folder: Path) -> None:
+    """The scores of a job on benchmarks on its parent run."""
+    numbers = {
+        _metric_name(f"{benchmark}/{row}/{name}"): score["value"]
+        for benchmark, rows in report["benchmarks"].items()
+        for row, scored in rows.items()
+        for name, score in itertools.islice(scored["scores"].items(), 1)
+        if score["value"] is not None
+    }
+    numbers |= {f"seconds/{step}": seconds for step, seconds in report["seconds"].items()}
+    if report["trainable_parameters"] is not None:
+        numbers["trainable_parameters"] = report["trainable_parameters"]
+    tracker.log_numbers(tracker.parent_id, numbers)
+    for name in ("report.json", "report.md"):
+        tracker.log_file(tracker.parent_id, folder / name)
+    columns = _columns(*benchmark_report.results_table(report))
+    tracker.log_table(tracker.parent_id, name="results.json", columns=columns)
+
+
 _LOGGERS: dict[str, Callable[[Tracker, str, FinishedStep], None]] = {
     "build_shards": _log_build,
     "extract_features": _log_features,
     "stage1": _log_stage,
     "stage2": _log_stage,
+    "tune": _log_stage,
+    "answers": _log_answers,
     "evaluate": _log_evaluation,
     "register": _log_nothing,
 }

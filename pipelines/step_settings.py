@@ -9,67 +9,50 @@ from pathlib import Path
 from typing import Any
 
 from memvp_train.config import StageConfig
-from pipelines.config import DataConfig, JobConfig, QuestionFile, as_settings
-from pipelines.fingerprint import folder_digest, input_digest, model_digest
+from pipelines.benchmark_config import AnswerConfig, ComparisonConfig, FinetuneConfig
+from pipelines.config import JobConfig, as_settings
+from pipelines.fingerprint import folder_digest, folder_digest_by_content, input_digest, model_digest
+from pipelines.sources import Config, source_of
 
-TEST_SLICES = ("image", "unseen", "text_only", "described")
 # These change how long training takes or when it is saved, not what it learns.
-_FREE_LAUNCH_SETTINGS = {"max_failures", "dashboard_port", "timeout_seconds"}
+_FREE_LAUNCH_SETTINGS = {"max_failures", "dashboard_port", "timeout_seconds", "loader_processes", "hang_seconds"}
 _FREE_STAGE_SETTINGS = {"checkpoint_every", "log_every"}
 
 
-def test_files(data: DataConfig) -> dict[str, QuestionFile]:
-    """The test slices that are configured, by name."""
-    found = {name: getattr(data.test, name) for name in TEST_SLICES} if data.test else {}
-    return {name: files for name, files in found.items() if files is not None}
-
-
-def official_files(data: DataConfig) -> dict[str, str]:
-    """Setting -> path, relative to data.root, of every annotation file the job reads."""
-    files = {
-        "data.stage1.conversations": data.stage1.conversations,
-        "data.stage2.conversations": data.stage2.conversations,
-    }
-    for name, test in test_files(data).items():
-        files[f"data.test.{name}.questions"] = test.questions
-        files[f"data.test.{name}.answers"] = test.answers
-    return files
-
-
-def image_folders(data: DataConfig) -> dict[str, str]:
-    """Setting -> path, relative to data.root, of every folder that holds images."""
-    folders = {"data.stage1.images": data.stage1.images, "data.stage2.images": data.stage2.images}
-    tests = {f"data.test.{name}.images": test.images for name, test in test_files(data).items()}
-    return folders | {setting: path for setting, path in tests.items() if path is not None}
-
-
-def for_build_shards(config: JobConfig) -> dict[str, Any]:
+def for_build_shards(config: Config, *, benchmark: str = "") -> dict[str, Any]:
     """The data settings, and for files that exist already their identity."""
-    data = config.data
-    if data.root is None:
-        return as_settings(data)
-    root = Path(data.root)
-    files = {path: input_digest(root / path) for path in official_files(data).values()}
-    folders = {path: folder_digest(root / path) for path in sorted(set(image_folders(data).values()))}
-    return {**as_settings(data), "files": files, "folders": folders}
+    source = source_of(config, benchmark)
+    settings = {**source.settings(), "max_shard_samples": config.data.max_shard_samples}
+    if source.root is None:
+        return settings
+    files = {path: _identity(source.root / path) for path in source.files().values()}
+    folders = {path: folder_digest(source.root / path) for path in sorted(set(source.folders().values()))}
+    return {**settings, "files": files, "folders": folders}
 
 
-def for_extract_features(config: JobConfig) -> dict[str, Any]:
-    """The tower."""
+def _identity(path: Path) -> str:
+    return folder_digest(path) if path.is_dir() else input_digest(path)
+
+
+def for_extract_features(config: Config) -> dict[str, Any]:
+    """The tower; none for videos, whose features are published."""
+    if config.vision is None:
+        return {"vision": None}
     return {"vision": as_settings(config.vision), "weights": model_digest(config.vision.path)}
 
 
-def for_stage1(config: JobConfig) -> dict[str, Any]:
-    """Language model, memory, schedule, workers."""
-    return _for_stage(config, config.stage1)
+def for_stage(config: JobConfig | FinetuneConfig, *, stage: str) -> dict[str, Any]:
+    """Language model, memory, schedule, workers; the tower too if it trains along."""
+    settings = _for_stage(config, config.stages[stage])
+    return {**settings, **for_extract_features(config)} if trains_tower(config) else settings
 
 
-def for_stage2(config: JobConfig) -> dict[str, Any]:
-    """As stage 1."""
-    return _for_stage(config, config.stage2)
+def trains_tower(config: Config) -> bool:
+    """Whether adapters in the vision tower train: then features cannot be stored."""
+    return config.vision is not None and getattr(config.vision, "adapter_dim", 0) > 0
 
 
-def _for_stage(config: JobConfig, stage: StageConfig) -> dict[str, Any]:
+def _for_stage(config: JobConfig | FinetuneConfig, stage: StageConfig) -> dict[str, Any]:
     return {
         "stage": _without(as_settings(stage), _FREE_STAGE_SETTINGS),
         "memvp": as_settings(config.memvp),
@@ -78,6 +61,42 @@ def _for_stage(config: JobConfig, stage: StageConfig) -> dict[str, Any]:
         "launch": _without(as_settings(config.launch), _FREE_LAUNCH_SETTINGS),
         "train_with_images": config.train_with_images,
     }
+
+
+def for_answers(config: FinetuneConfig) -> dict[str, Any]:
+    """How questions of a tuned task are asked and scored."""
+    return {
+        "answers": _without_speed(config.answers),
+        "language": as_settings(config.language),
+        "template": config.stage.template,
+        "tests": list(config.data.tests),
+        **(for_extract_features(config) if trains_tower(config) else {}),
+    }
+
+
+def for_comparison(config: ComparisonConfig, *, benchmark: str, adapter: str) -> dict[str, Any]:
+    """How one adapter answers one benchmark; the adapter by its files."""
+    path = config.adapters[adapter]
+    return {
+        "answers": _without_speed(config.answers),
+        "language": as_settings(config.language),
+        "weights": model_digest(config.language.path),
+        "template": template_of(config, benchmark),
+        "adapter": None if path is None else folder_digest_by_content(Path(path)),
+        **(for_extract_features(config) if trains_tower(config) else {}),
+    }
+
+
+def template_of(config: ComparisonConfig, benchmark: str) -> str:
+    """The template a benchmark is asked in."""
+    from memvp_data.templates import DEFAULT_TEMPLATES
+
+    return config.templates.get(benchmark, DEFAULT_TEMPLATES[benchmark])
+
+
+def _without_speed(answers: AnswerConfig) -> dict[str, Any]:
+    """Answers do not depend on how many questions are asked at once."""
+    return _without(as_settings(answers), {"batch_size"})
 
 
 def for_evaluate(config: JobConfig) -> dict[str, Any]:
@@ -90,18 +109,20 @@ def for_evaluate(config: JobConfig) -> dict[str, Any]:
     }
 
 
-def for_register(config: JobConfig) -> dict[str, Any]:
+def for_register(config: JobConfig | FinetuneConfig) -> dict[str, Any]:
     """Where to, and what the registered model needs."""
     return {"tracking": as_settings(config.tracking), "serving": serving_settings(config)}
 
 
-def serving_settings(config: JobConfig) -> dict[str, Any]:
+def serving_settings(config: JobConfig | FinetuneConfig) -> dict[str, Any]:
     """What the registered model needs to answer: foundation models, template, answer length."""
+    answers = config.evaluate if isinstance(config, JobConfig) else config.answers
+    *_, last = config.stages.values()
     return {
         "language": _absolute(as_settings(config.language)),
-        "vision": _absolute(as_settings(config.vision)),
-        "template": config.stage2.template,
-        "max_new_tokens": config.evaluate.max_new_tokens,
+        "vision": None if config.vision is None else _absolute(as_settings(config.vision)),
+        "template": last.template,
+        "max_new_tokens": answers.max_new_tokens,
     }
 
 

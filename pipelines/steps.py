@@ -10,11 +10,10 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.config import JobConfig
 from pipelines.fingerprint import code_digest, digest_file, digest_json, library_versions
 from pipelines.progress import StepProgress
 from pipelines.storage import read_json, write_json
@@ -48,16 +47,18 @@ class StepRecord:
 class StepContext:
     """What a step's function may use."""
 
-    config: JobConfig
+    config: Any
     """settings of the job"""
     folder: Path
     """the step's own folder; outputs and half-done work live here"""
     inputs: Mapping[str, FinishedStep]
-    """earlier steps by name"""
+    """the earlier steps it needs, by what they are to it"""
     progress: StepProgress
     """the step's bar"""
     services: Any
-    """Ray session, tracking: see job.Services"""
+    """Ray session, tracking: see services.Services"""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """as in the step"""
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,18 @@ class Step:
     """modules whose source the result depends on"""
     libraries: tuple[str, ...]
     """distributions whose version the result depends on"""
-    settings: Callable[[JobConfig], dict[str, Any]]
+    settings: Callable[[Any], dict[str, Any]]
     """the settings it reads, plain JSON; identities of outside files belong here too"""
-    needs: tuple[str, ...]
-    """earlier steps it reads"""
+    needs: Mapping[str, str]
+    """what an earlier step is to this one -> its name; usually the same"""
     run: str
     """"module:function" of (StepContext) -> StepOutcome, imported when needed: re-using all needs no torch"""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """what tells steps with one function apart: {"stage": "stage2"}, {"benchmark": "pope"}"""
+
+    def inputs(self, finished: Mapping[str, FinishedStep]) -> dict[str, FinishedStep]:
+        """The finished steps it needs, by what they are to it."""
+        return {role: finished[name] for role, name in self.needs.items()}
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,8 @@ class FinishedStep:
     """made by an earlier submission"""
 
 
-def step_key(step: Step, *, config: JobConfig, inputs: Mapping[str, FinishedStep]) -> str:
-    """SHA-256 of all that the step's result depends on."""
+def step_key(step: Step, *, config: Any, inputs: Mapping[str, FinishedStep]) -> str:
+    """SHA-256 of all that the step's result depends on; `inputs` as `Step.inputs` gives them."""
     return digest_json(
         {
             "schema": _SCHEMA_VERSION,
@@ -111,7 +118,7 @@ def step_key(step: Step, *, config: JobConfig, inputs: Mapping[str, FinishedStep
             "code": code_digest(step.code),
             "libraries": library_versions(step.libraries),
             "settings": step.settings(config),
-            "inputs": {name: inputs[name].record.digest for name in step.needs},
+            "inputs": {role: inputs[role].record.digest for role in step.needs},
         }
     )
 
@@ -161,7 +168,7 @@ def run_step(step: Step, *, context: StepContext, key: str) -> FinishedStep:
 
 
 def step_folder(run_folder: Path, *, step: str, key: str) -> Path:
-    """<run>/<step>/<first 12 digits of the key>."""
+    """<run>/<step>/<first 12 digits of the key>; a step's name may hold slashes."""
     return run_folder / step / key[:12]
 
 

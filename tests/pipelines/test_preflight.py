@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import ConfigError, JobConfig
-from pipelines.preflight import check_data, check_tracking, tracking_address
+from pipelines.kinds import INSTRUCT
+from pipelines.preflight import check_sources, check_tracking, tracking_address
 
 Recipe = Callable[..., JobConfig]
 
@@ -76,18 +77,21 @@ def test_address_rule(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_files_are_named_with_their_setting(recipe: Recipe, tmp_path: Path) -> None:
     config = recipe("llava15_vicuna7b", f"--data.root={tmp_path}")
     with pytest.raises(ConfigError, match=r"data.stage1.conversations: no file .*blip_laion_cc_sbu_558k.json"):
-        check_data(config.data)
+        check_sources(config, INSTRUCT.steps(config))
     for name in ("blip_laion_cc_sbu_558k.json", "llava_v1_5_mix665k.json"):
         (tmp_path / name).write_text("[]")
     with pytest.raises(ConfigError, match=r"data.test.image.questions: no file .*llava_pope_test.jsonl"):
-        check_data(config.data)
+        check_sources(config, INSTRUCT.steps(config))
     (tmp_path / "eval/pope").mkdir(parents=True)
     for name in ("llava_pope_test.jsonl", "answers.jsonl"):
         (tmp_path / "eval/pope" / name).write_text("")
     with pytest.raises(ConfigError, match=r"data.stage1.images: no folder .*LLaVA-Pretrain/images"):
-        check_data(config.data)
+        check_sources(config, INSTRUCT.steps(config))
 
 
 def test_missing_root(recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match=r"data.root: no folder /nowhere"):
-        check_data(recipe("llava15_vicuna7b", "--data.root=/nowhere").data)
+        check_sources(
+            recipe("llava15_vicuna7b", "--data.root=/nowhere"),
+            INSTRUCT.steps(recipe("llava15_vicuna7b", "--data.root=/nowhere")),
+        )

@@ -45,6 +45,8 @@ class Dataset:
     """Folder below the root that image ids are relative to; "" is the root itself."""
     hint: str = ""
     """What to do when images are missing, if there is more to say than to put them there."""
+    metric: str = ""
+    """Name of its metric in memvp_data.metrics, where that is not its own."""
 
 
 def _llava_file(name: str, *, images: str) -> Reader:
@@ -112,6 +114,7 @@ DATASETS: dict[str, Dataset] = {
             "karpathy_test": Split((vl_t5.vqa_file("karpathy_test"),), (26_280,)),
         },
         images="",
+        metric="vqav2",
     ),
     "gqa_vl_t5": Dataset(
         vl_t5.read_gqa_of_vl_t5,
@@ -121,6 +124,7 @@ DATASETS: dict[str, Dataset] = {
             "train_valid": Split(vl_t5.gqa_files("train_valid"), (1_075_062,)),
             "testdev": Split(vl_t5.gqa_files("testdev"), (12_578,), 398),
         },
+        metric="gqa",
     ),
     "coco": Dataset(
         coco.read_coco,
@@ -147,12 +151,14 @@ DATASETS: dict[str, Dataset] = {
     "lcs_558k": Dataset(
         _llava_file("blip_laion_cc_sbu_558k.json", images="images"),
         {"train": Split(("blip_laion_cc_sbu_558k.json",), (558_128,))},
+        metric="coco",
     ),
     "llava_665k": Dataset(
         _llava_file("llava_v1_5_mix665k.json", images=""),
         {"train": Split(("llava_v1_5_mix665k.json",), (665_298,), folders=_MIX_FOLDERS)},
         images="",
         hint="some of ocr_vqa can no longer be downloaded; take those records out of the file",
+        metric="accuracy",
     ),
     "tvqa": Dataset(video.read_tvqa, _video_splits(video.TVQA, (122_039, 15_253, 7_623)), images=video.TVQA.frames),
     "how2qa": Dataset(
@@ -202,3 +208,8 @@ def find_split(dataset: Dataset, name: str) -> Split:
     if name not in dataset.splits:
         raise ValueError(f"unknown split {name!r}; known: {', '.join(dataset.splits)}")
     return dataset.splits[name]
+
+
+def metric_of(name: str) -> str:
+    """Name of the metric in memvp_data.metrics that scores a dataset."""
+    return find_dataset(name).metric or name

@@ -1,0 +1,50 @@
+"""What the entry points share: arguments to a job that runs, and an exit code that says how it went."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pipelines.kinds import Kind
+
+
+def run_entry(kind: Kind, arguments: list[str]) -> int:
+    """Exit code: 0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
+    from memvp_train.config import ConfigError as PartConfigError
+    from pipelines.config import ConfigError
+    from pipelines.errors import user_sentence
+
+    try:
+        _run(kind, arguments)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = user_sentence(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2 if isinstance(error, (ConfigError, PartConfigError)) else 1
+    return 0
+
+
+def _run(kind: Kind, arguments: list[str]) -> None:
+    from pipelines.settings import read_arguments
+    from pipelines.storage import storage_folder
+
+    config, options = read_arguments(kind, arguments)
+    storage = storage_folder(config.storage, environment=os.environ)
+    print(storage, flush=True)
+
+    from rich.console import Console
+
+    from pipelines.dry_run import describe_job
+    from pipelines.job import run_job
+
+    console = Console()
+    # Logs have no width of their own; rich would fold the results table at 80 columns.
+    console = console if console.is_terminal else Console(width=160)
+    if options.dry_run:
+        describe_job(kind, config, options=options, storage=storage, console=console)
+    else:
+        run_job(kind, config, options=options, storage=storage, console=console)

@@ -1,0 +1,28 @@
+"""Tune on one benchmark, from its official files to its official score.
+
+    python pipelines/finetune.py --config pipelines/recipes/bart_vqav2.yaml --data.root=/data/vqav2
+
+The same line behind `ray job submit --working-dir . --` runs it on a cluster. Killed or failed, submit it
+again: finished steps are re-used, an interrupted one continues.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    # Run as a script: Python then puts this folder on the path instead of the one that holds the package.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job; the exit code is explained in entry.py."""
+    from pipelines.entry import run_entry
+    from pipelines.kinds import FINETUNE
+
+    return run_entry(FINETUNE, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""The kinds of job, one row each: the settings it reads, its steps, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.benchmark_config import ComparisonConfig, FinetuneConfig
+from pipelines.config import JobConfig
+from pipelines.step_table import comparison_steps, finetune_steps, instruct_steps
+from pipelines.steps import Step
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One entry point's kind of job."""
+
+    script: str
+    """file name of the entry point"""
+    title: str
+    """one line for --help"""
+    config: type
+    """dataclass of its settings"""
+    steps: Callable[[Any], tuple[Step, ...]]
+    """settings -> its steps, in order"""
+    ending: str
+    """function of endings.py that reports when the last step is done"""
+
+
+INSTRUCT = Kind(
+    script="instruct_tune.py",
+    title="Raw images to an evaluated, registered adapter: two stages of instruction tuning.",
+    config=JobConfig,
+    steps=instruct_steps,
+    ending="end_instruct",
+)
+FINETUNE = Kind(
+    script="finetune.py",
+    title="The official files of one benchmark to an adapter tuned on it, its official score and a registered model.",
+    config=FinetuneConfig,
+    steps=finetune_steps,
+    ending="end_benchmarks",
+)
+COMPARISON = Kind(
+    script="evaluate.py",
+    title="Any adapters of a language model on any benchmarks: predictions, official scores, one page to compare.",
+    config=ComparisonConfig,
+    steps=comparison_steps,
+    ending="end_benchmarks",
+)
