@@ -1,18 +1,15 @@
-"""Where a run lives, and the lock that keeps two jobs from writing the same run."""
+"""Where a run lives, and the lease that keeps two jobs from writing the same run."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from memvp_data.atomic import atomic_write
+from memvp_train.lease import Lease, hold_lease
 
 # Set by Ray's job manager in the entry point of `ray job submit`, and nowhere else.
 _RAY_JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -55,30 +52,9 @@ def make_run_folder(storage: Path, *, name: str) -> Path:
     return folder
 
 
-@contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the run's lock; the kernel drops it when the process ends, however it ends.
-
-    Raises:
-        StorageError: another job holds it; the sentence says which.
-    """
-    with open(folder / ".lock", "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            raise StorageError(
-                f"another job is writing {folder} ({handle.read().strip() or 'owner unknown'}); "
-                "wait for it, or give this one another --name"
-            ) from error
-        handle.truncate(0)
-        handle.write(f"pid {os.getpid()} on {socket.gethostname()} since {_now()}")
-        handle.flush()
-        yield
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def run_lock(folder: Path) -> AbstractContextManager[Lease]:
+    """Be the one job that writes the run. LeaseError names the job that is, and when a dead one can be replaced."""
+    return hold_lease(folder, doing="writing")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from memvp_train.lease import LeaseError
 from pipelines.storage import StorageError, make_run_folder, read_json, run_lock, storage_folder, write_json
 
 JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
@@ -40,13 +41,13 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_second_job_is_refused_and_told_whose_run_it_is(tmp_path: Path) -> None:
     with (
         run_lock(tmp_path),
-        pytest.raises(StorageError, match=r"another job is writing .*pid \d+ on"),
+        pytest.raises(LeaseError, match=r"another job is writing .*pid \d+ on"),
         run_lock(tmp_path),
     ):
         pass
 
 
-def test_lock_of_a_killed_job_is_free(tmp_path: Path) -> None:
+def test_lease_of_a_killed_job_is_free(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pipelines.storage import run_lock\n"
         f"with run_lock(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"

@@ -20,6 +20,12 @@ class RankCheckpoints:
     def candidates(self) -> list[Path]:
         return self._store.candidates()
 
+    def check(self) -> None:
+        self._store.check()
+
+    def wanted(self) -> bool:
+        return False
+
     def commit(self, state: TrainingState) -> None:
         if dist.get_rank() == 0:
             self._store.commit(state)

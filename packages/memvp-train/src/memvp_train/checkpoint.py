@@ -20,18 +20,19 @@ from torch import Tensor
 
 from memvp_data.atomic import atomic_write, sync_folder
 from memvp_data.manifest import hash_file
+from memvp_train.checkpoint_error import CheckpointError as CheckpointError
+from memvp_train.checkpoint_error import DamageError as DamageError
+from memvp_train.disk import write_failed
+from memvp_train.lease import Lease
 
 SCHEMA_VERSION = 1
 STATE_FILE = "state.json"
+KEPT = 3
 _TENSOR_FILES = {
     "weights": "weights.safetensors",
     "exp_avg": "exp_avg.safetensors",
     "exp_avg_sq": "exp_avg_sq.safetensors",
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is damaged, of another version, or of another run."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class TrainingState:
     """Adam's second moments."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What the run was made from; a resume with other settings is refused."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """What else training carries on: the loss scale of fp16, the best evaluation so far."""
 
     def check_names(self, expected: Iterable[str]) -> None:
         """Refuse a state that does not hold exactly the parameters `expected`."""
@@ -60,10 +63,18 @@ class TrainingState:
 
 
 class CheckpointStore(Protocol):
-    """Where checkpoints are kept. Every rank calls `commit`; rank 0's state is the one that counts."""
+    """Where checkpoints are kept. Every rank calls every method equally often; rank 0's state counts."""
 
     def candidates(self) -> list[Path]:
         """Folders that may hold a checkpoint, the one to try first in front."""
+        ...
+
+    def check(self) -> None:
+        """Raise `LeaseError` if another job has taken over and this one must not write any more."""
+        ...
+
+    def wanted(self) -> bool:
+        """Whether a checkpoint should be committed now though none is due; the same answer on every rank."""
         ...
 
     def commit(self, state: TrainingState) -> None:
@@ -71,8 +82,24 @@ class CheckpointStore(Protocol):
         ...
 
 
-def write_state(state: TrainingState, folder: Path) -> None:
-    """Write a checkpoint into a folder that nobody reads yet; synced, `state.json` last."""
+def write_state(state: TrainingState, folder: Path, *, fence: int = 0) -> None:
+    """Write a checkpoint into a folder that nobody reads yet; synced, `state.json` last.
+
+    `fence` is the writer's number (lease.py), for whoever wants to know which launch a checkpoint is from. Raises
+    `CheckpointError` with the space that is missing if the disk is full.
+    """
+    try:
+        _write_files(state, folder, fence=fence)
+    except (OSError, SafetensorError) as error:
+        raise write_failed(error, folder=folder, num_parameters=num_parameters(state)) from error
+
+
+def num_parameters(state: TrainingState) -> int:
+    """Numbers that are trained."""
+    return sum(tensor.numel() for tensor in state.weights.values())
+
+
+def _write_files(state: TrainingState, folder: Path, *, fence: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind, name in _TENSOR_FILES.items():
@@ -81,23 +108,32 @@ def write_state(state: TrainingState, folder: Path) -> None:
         _sync_file(folder / name)
         files[name] = {"bytes": (folder / name).stat().st_size, "sha256": hash_file(folder / name)}
     body = {"schema_version": SCHEMA_VERSION, "step": state.step, "files": files, "settings": state.settings}
+    body["numbers"] = state.numbers
+    body["fence"] = fence
     with atomic_write(folder / STATE_FILE) as file:
         file.write(json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True).encode())
 
 
 def read_state(folder: Path) -> TrainingState:
-    """Read and verify a checkpoint. Raises `CheckpointError` naming the first fault."""
-    body = _read_header(folder)
+    """Read and verify a checkpoint. Raises `DamageError` naming the fault, `CheckpointError` for another schema."""
+    body = verify(folder)
     tensors = {}
     for kind, name in _TENSOR_FILES.items():
-        expected, path = body["files"][name], folder / name
-        if not path.is_file() or path.stat().st_size != expected["bytes"] or hash_file(path) != expected["sha256"]:
-            raise CheckpointError(f"checkpoint {folder}: {name} is missing or damaged")
         try:
-            tensors[kind] = load_file(path)
+            tensors[kind] = load_file(folder / name)
         except SafetensorError as error:
-            raise CheckpointError(f"checkpoint {folder}: {name} is no safetensors file ({error})") from error
-    return TrainingState(step=body["step"], settings=body["settings"], **tensors)
+            raise DamageError(f"checkpoint {folder}: {name} is no safetensors file ({error})") from error
+    return TrainingState(step=body["step"], settings=body["settings"], numbers=body.get("numbers", {}), **tensors)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """What `state.json` says, after every file has been compared with it. Raises as `read_state` does."""
+    body = _read_header(folder)
+    for name, expected in body["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != expected["bytes"] or hash_file(path) != expected["sha256"]:
+            raise DamageError(f"checkpoint {folder}: {name} is missing or damaged")
+    return body
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -109,12 +145,13 @@ def _read_header(folder: Path) -> dict[str, Any]:
         body = json.loads((folder / STATE_FILE).read_bytes())
         is_sound = body.pop("digest") == _digest(body)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"checkpoint {folder}: {STATE_FILE} is missing or damaged") from error
+        raise DamageError(f"checkpoint {folder}: {STATE_FILE} is missing or damaged") from error
     if not is_sound:
-        raise CheckpointError(f"checkpoint {folder}: {STATE_FILE} is damaged")
+        raise DamageError(f"checkpoint {folder}: {STATE_FILE} is damaged")
     if body["schema_version"] != SCHEMA_VERSION:
         raise CheckpointError(
-            f"checkpoint {folder} has schema {body['schema_version']}, this version reads {SCHEMA_VERSION}"
+            f"checkpoint {folder} has schema {body['schema_version']}, this version reads {SCHEMA_VERSION}; "
+            "continue it with the version of memvp-train that wrote it"
         )
     return body
 
@@ -122,11 +159,11 @@ def _read_header(folder: Path) -> dict[str, Any]:
 def load_newest(
     candidates: Iterable[Path], *, settings: Mapping[str, Any], on_damage: Callable[[str], None] = lambda message: None
 ) -> TrainingState | None:
-    """The first sound checkpoint, None if there is none. Raises `CheckpointError` if it is of another run."""
+    """The first sound checkpoint, None if there is none. Raises `CheckpointError` if it is of another run or schema."""
     for folder in candidates:
         try:
             state = read_state(folder)
-        except CheckpointError as error:
+        except DamageError as error:
             on_damage(str(error))
             continue
         check_settings(state.settings, settings=settings, folder=folder)
@@ -158,18 +195,34 @@ def _sync_file(path: Path) -> None:
 
 
 class FolderCheckpoints:
-    """Checkpoints of one process in a folder `step-<n>` each, the newest `keep` of them."""
+    """Checkpoints of one process in a folder `step-<n>` each, the newest `keep` of them.
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
-        self._folder, self._keep = folder, keep
+    Three are kept: with any one of them damaged, two are still sound.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = KEPT, lease: Lease | None = None) -> None:
+        self._folder, self._keep, self._lease = folder, keep, lease
 
     def candidates(self) -> list[Path]:
         return newest_first(self._folder)
 
+    def check(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    def wanted(self) -> bool:
+        return False
+
     def commit(self, state: TrainingState) -> None:
         final = self._folder / f"step-{state.step:09d}"
-        temporary = self._folder / f".tmp-{os.getpid()}-{final.name}"
-        write_state(state, temporary)
+        temporary = self._folder / f".tmp-{final.name}"
+        shutil.rmtree(temporary, ignore_errors=True)  # of a writer that was killed
+        try:
+            write_state(state, temporary, fence=0 if self._lease is None else self._lease.number)
+        except CheckpointError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self.check()
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync_folder(self._folder)
@@ -180,6 +233,11 @@ class FolderCheckpoints:
 def newest_first(folder: Path) -> list[Path]:
     """Folders `step-<number>...` below `folder`, the highest step in front."""
     return sorted((path for path in folder.glob("step-*") if path.is_dir()), key=lambda path: path.name, reverse=True)
+
+
+def newest_step(folder: Path) -> int:
+    """Steps of the newest checkpoint by its name, 0 without one."""
+    return next((int(path.name.split("-")[1]) for path in newest_first(folder)), 0)
 
 
 def is_whole(folder: Path) -> bool:

@@ -4,16 +4,16 @@ A driver that dies leaves committed checkpoints; the same call finds them. Check
 (checkpoint.py), so a damaged snapshot of Ray's cannot hide them or bring back a broken one.
 """
 
-import json
 import logging
+import math
 import os
-import secrets
+import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,13 +23,24 @@ import torch
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.train import CheckpointConsistencyMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from memvp_data.atomic import atomic_write
-from memvp_train.checkpoint import CheckpointStore, TrainingState, newest_first, write_state
+from memvp_train.checkpoint import (
+    KEPT,
+    CheckpointStore,
+    TrainingState,
+    newest_first,
+    num_parameters,
+    write_state,
+)
 from memvp_train.config import ConfigError, LaunchConfig
+from memvp_train.disk import write_failed
+from memvp_train.environment import environment, local_ray, quiet
+from memvp_train.heartbeat import Beat, Heart, Sign, kill_process
+from memvp_train.lease import Lease
 from memvp_train.snapshot import copy_snapshot, mend_snapshot
+from memvp_train.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, last_line
 
-_FAILURE = "failure.json"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -41,7 +52,9 @@ class LaunchError(ValueError):
 class WorkerFunction(Protocol):
     """What runs in every worker."""
 
-    def __call__(self, config: dict[str, Any], /, *, device: torch.device, checkpoints: CheckpointStore) -> None: ...
+    def __call__(
+        self, config: dict[str, Any], /, *, device: torch.device, checkpoints: CheckpointStore, beat: Beat
+    ) -> None: ...
 
 
 @contextmanager
@@ -55,7 +68,7 @@ def ray_session(launch: LaunchConfig) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    with _environment({} if address else _local_environment()), _quiet("ray"):
+    with environment({} if address else local_ray()), quiet("ray"):
         _connect(address) if address else _start(launch)
         try:
             yield
@@ -76,43 +89,6 @@ def check_launch(launch: LaunchConfig) -> None:
                 f"port {launch.dashboard_port} on 127.0.0.1 is in use ({error.strerror}); "
                 "set launch.dashboard_port to a free port, or leave it out to let Ray choose"
             ) from None
-
-
-def _local_environment() -> dict[str, str | None]:
-    """A token only this process and its children know, so that no other user can run code on our Ray.
-
-    RAY_AUTH_MODE stays unset where the user left it so: `ray.init` then switches token mode on by itself (2.60 and
-    later), which it would not notice in a variable set after `import ray`. Both are taken back when the session ends.
-    """
-    quiet: dict[str, str | None] = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN" in os.environ:
-        return quiet
-    return {**quiet, "RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": _session_token()}
-
-
-@cache
-def _session_token() -> str:
-    """One for the life of the process: Ray reads it once."""
-    return secrets.token_hex(32)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Set (or, by None, unset) variables for a block and put back what was there, whatever happens to them inside."""
-    before = {name: os.environ.get(name) for name in values}
-    _set_environment(values)
-    try:
-        yield
-    finally:
-        _set_environment(before)
-
-
-def _set_environment(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _connect(address: str) -> None:
@@ -145,38 +121,62 @@ def _start(launch: LaunchConfig) -> None:
     )
 
 
-def run_workers(fn: WorkerFunction, *, config: dict[str, Any], launch: LaunchConfig, name: str, storage: Path) -> None:
-    """Run `fn(config, device=, checkpoints=)` on `launch.num_workers` workers of one process group until all return.
+def run_workers(
+    fn: WorkerFunction,
+    *,
+    config: dict[str, Any],
+    launch: LaunchConfig,
+    name: str,
+    storage: Path,
+    lease: Lease | None = None,
+) -> None:
+    """Run `fn(config, device=, checkpoints=, beat=)` on `launch.num_workers` workers of one group until all return.
 
-    A worker that dies is replaced, with all others, up to `launch.max_failures` times, and `fn` continues from its
-    checkpoints below `storage`/`name`. A `ValueError` in `fn` is raised here with its sentence, and not tried again
-    more than once.
+    A worker that dies, or begins no step for `launch.hang_seconds`, is replaced with all others and `fn` continues
+    from its checkpoints below `storage`/`name`; so often as new checkpoints come, else `launch.max_failures` times.
+    A `ValueError` in `fn` is raised here with its sentence and not tried again. Workers commit under `lease`.
     """
     run_folder = storage.resolve() / name
     run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / _FAILURE).unlink(missing_ok=True)
+    for old in run_folder.glob("failure-*.json"):
+        old.unlink()
+    shutil.rmtree(run_folder / SIGNS_FOLDER, ignore_errors=True)
     mend_snapshot(run_folder, ray_version=ray.__version__)
-    with ray_session(launch), _quiet_train():
+    # A name of its own: what workers of an earlier launch still write does not end this one.
+    work = _Work(fn, config, run_folder, Failure(run_folder / f"failure-{uuid.uuid4().hex[:8]}.json"), launch, lease)
+    with (
+        ray_session(launch),
+        _train_settings(launch),
+        ending_hangs(run_folder, seconds=launch.hang_seconds, kill=_kill),
+    ):
         try:
-            _trainer(fn, config=config, launch=launch, run_folder=run_folder).fit()
+            _trainer(work).fit()
         except (ray.train.TrainingFailedError, RayActorError, RayTaskError) as error:
-            _raise_failure(run_folder)
+            sentence = work.failure.read()
             raise LaunchError(
-                f"workers of {run_folder} failed more than {launch.max_failures} times; last: {_last_line(error)}; "
-                "run the same command again to continue from the last checkpoint"
+                sentence
+                or f"workers of {run_folder} failed ({last_line(error)}); run the same command again to continue from "
+                "the last checkpoint"
             ) from error
-    _raise_failure(run_folder)
 
 
-def _trainer(fn: WorkerFunction, *, config: dict[str, Any], launch: LaunchConfig, run_folder: Path) -> TorchTrainer:
+@dataclass(frozen=True)
+class _Work:
+    """What workers and controller are given."""
+
+    fn: WorkerFunction
+    config: dict[str, Any]
+    run_folder: Path
+    failure: Failure
+    launch: LaunchConfig
+    lease: Lease | None
+
+
+def _trainer(work: _Work) -> TorchTrainer:
+    launch = work.launch
     return TorchTrainer(
         _worker_main,
-        train_loop_config={
-            "fn": fn,
-            "config": config,
-            "num_threads": launch.cpus_per_worker,
-            "run_folder": str(run_folder),
-        },
+        train_loop_config={"work": work},
         torch_config=TorchConfig(backend="nccl" if launch.use_gpu else "gloo", timeout_s=launch.timeout_seconds),
         scaling_config=ScalingConfig(
             num_workers=launch.num_workers,
@@ -184,83 +184,106 @@ def _trainer(fn: WorkerFunction, *, config: dict[str, Any], launch: LaunchConfig
             resources_per_worker={"CPU": launch.cpus_per_worker, **({"GPU": 1} if launch.use_gpu else {})},
         ),
         run_config=RunConfig(
-            name=run_folder.name,
-            storage_path=str(run_folder.parent),
-            failure_config=FailureConfig(max_failures=launch.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            name=work.run_folder.name,
+            storage_path=str(work.run_folder.parent),
+            failure_config=FailureConfig(max_failures=-1),  # _Supervisor ends what gets nowhere
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
+            callbacks=[_Supervisor(Restarts(work.run_folder, failure=work.failure, limit=launch.max_failures))],
         ),
     )
 
 
+class _Supervisor(ray.train.UserCallback):
+    """Runs in Ray's controller: gives up a run whose workers fail again and again without a new checkpoint between."""
+
+    def __init__(self, restarts: Restarts) -> None:
+        self._restarts = restarts
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        self._restarts.committed()
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        # Ray wraps the death of a worker into a failed health check.
+        errors = {rank: getattr(error, "health_check_failure", error) for rank, error in worker_exceptions.items()}
+        is_preemption = any(isinstance(error, RayActorError) and error.preempted for error in errors.values())
+        if not is_preemption and self._restarts.failed(errors):
+            raise LaunchError("given up")  # ends the run; the driver raises the sentence that was written
+
+
 def _worker_main(loop_config: dict[str, Any]) -> None:
     """Runs in every worker, in a thread of its actor."""
-    torch.set_num_threads(loop_config["num_threads"])
-    run_folder = Path(loop_config["run_folder"])
-    if (run_folder / _FAILURE).is_file():
-        return  # the same settings would fail again; the driver raises what is written there
+    work: _Work = loop_config["work"]
+    torch.set_num_threads(work.launch.cpus_per_worker)
+    os.environ.setdefault("DEEPSPEED_TIMEOUT", str(math.ceil(work.launch.timeout_seconds / 60)))
+    rank, node = ray.train.get_context().get_world_rank(), ray.get_runtime_context().get_node_id()
+    heart = Heart(work.run_folder / SIGNS_FOLDER, rank=rank, node=node)
+    checkpoints = RayCheckpoints(work.run_folder, lease=work.lease)
     try:
-        loop_config["fn"](loop_config["config"], device=get_device(), checkpoints=RayCheckpoints(run_folder))
+        work.fn(work.config, device=get_device(), checkpoints=checkpoints, beat=heart.beat)
     except ValueError as error:
-        with atomic_write(run_folder / _FAILURE) as file:
-            file.write(json.dumps({"message": str(error)}).encode())
+        work.failure.write(str(error))
         raise
+    heart.stop()
 
 
 class RayCheckpoints:
     """Checkpoints of a Ray Train run, committed when Ray's controller has written down that they exist."""
 
-    def __init__(self, run_folder: Path) -> None:
-        self._folder = run_folder
+    def __init__(self, run_folder: Path, *, lease: Lease | None) -> None:
+        self._folder, self._lease = run_folder, lease
+        self._notice: Any = None
 
     def candidates(self) -> list[Path]:
         return newest_first(self._folder)
 
+    def check(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    def wanted(self) -> bool:
+        """Once for every notice that a machine will be taken away. A barrier: all ranks hear what rank 0 heard."""
+        notice = ray.train.get_preemption_info()
+        is_new = notice is not None and notice != self._notice
+        self._notice = notice
+        return is_new
+
     def commit(self, state: TrainingState) -> None:
         """Report rank 0's state and wait until a restart of workers or driver would find it."""
+        self.check()
         is_first = ray.train.get_context().get_world_rank() == 0
         # A name of its own per attempt: leftovers of a killed upload are never merged into it.
         name = f"step-{state.step:09d}-{uuid.uuid4().hex[:8]}"
         with tempfile.TemporaryDirectory(prefix="memvp-checkpoint-") as folder:
             checkpoint = None
             if is_first:
-                write_state(state, Path(folder))
+                write_state(state, Path(folder), fence=0 if self._lease is None else self._lease.number)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"step": state.step}, checkpoint=checkpoint, checkpoint_dir_name=name)
+            try:
+                ray.train.report({"step": state.step}, checkpoint=checkpoint, checkpoint_dir_name=name)
+            except OSError as error:
+                size = num_parameters(state)
+                raise write_failed(error, folder=self._folder / name, num_parameters=size) from error
             ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=600)
         if is_first:
             copy_snapshot(self._folder, ray_version=ray.__version__)
 
 
 @contextmanager
-def _quiet_train() -> Iterator[None]:
+def _train_settings(launch: LaunchConfig) -> Iterator[None]:
     """Poll often, so that a commit takes tenths of a second; no log lines among the caller's progress bars."""
-    intervals = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
-    with _environment(intervals), _quiet("ray.train"), _quiet("ray.data"):
+    values = {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(launch.timeout_seconds),
+    }
+    with environment(values), quiet("ray.train"), quiet("ray.data"):
         yield
 
 
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _raise_failure(run_folder: Path) -> None:
-    try:
-        message = json.loads((run_folder / _FAILURE).read_bytes())["message"]
-    except OSError:
-        return
-    raise LaunchError(message)
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _kill(sign: Sign) -> None:
+    """End a worker where it runs: one that is stopped or hangs in a library hears nothing else."""
+    place = NodeAffinitySchedulingStrategy(sign.node, soft=False)
+    ray.remote(kill_process).options(num_cpus=0, scheduling_strategy=place).remote(sign.pid, sign.started)
 
 
 def map_shards(
@@ -290,3 +313,80 @@ def map_shards(
         if isinstance(cause, ValueError):
             raise cause from None
         raise
+
+
+def map_actors(
+    make: Callable[[], Callable[[Item], Result]],
+    items: Sequence[Item],
+    *,
+    num_actors: int,
+    cpus_per_actor: int = 1,
+    gpus_per_actor: float = 0,
+    on_done: Callable[[int], None] = lambda place: None,
+) -> list[Result]:
+    """Every item given to one of several actors, each with a function of its own from `make`, which keeps its state.
+
+    For work with something large to load first. Results are in the order of the items; `on_done` gets the place of
+    each item as it finishes. An actor that dies is replaced and its item tried again, three times at most. A
+    `ValueError` in an actor is raised here as itself. Needs an open `ray_session`.
+    """
+    _check_room(cpus=cpus_per_actor, gpus=gpus_per_actor)
+    actor_type = ray.remote(_Actor).options(
+        num_cpus=cpus_per_actor, num_gpus=gpus_per_actor, max_restarts=-1, max_task_retries=3
+    )
+    actors = [actor_type.remote(make, num_threads=cpus_per_actor) for _ in range(min(num_actors, len(items)))]
+    try:
+        return _answered(actors, items, on_done=on_done)
+    except RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, ValueError):
+            raise cause from None
+        raise
+    except RayActorError as error:
+        raise LaunchError(
+            f"an actor died four times at the same item ({last_line(error)}); give it more memory or smaller batches"
+        ) from error
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+class _Actor:
+    """Makes its function at the first item, so that what goes wrong there is told as the fault of that item."""
+
+    def __init__(self, make: Callable[[], Callable[[Any], Any]], *, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        self._make, self._fn = make, None
+
+    def start(self) -> None:
+        """Returns when the actor has its resources."""
+
+    def run(self, item: Any) -> Any:
+        if self._fn is None:
+            self._fn = self._make()
+        return self._fn(item)
+
+
+def _answered(actors: Sequence[Any], items: Sequence[Any], *, on_done: Callable[[int], None]) -> list[Any]:
+    """The next item goes to whichever actor is free; those the cluster has no room for never hold one."""
+    results: list[Any] = [None] * len(items)
+    at_work: dict[Any, tuple[Any, int | None]] = {actor.start.remote(): (actor, None) for actor in actors}
+    places, missing = iter(range(len(items))), len(items)
+    while missing:
+        (finished,), _ = ray.wait(list(at_work), num_returns=1)
+        actor, place = at_work.pop(finished)
+        result = ray.get(finished)
+        if place is not None:
+            results[place], missing = result, missing - 1
+            on_done(place)
+        following = next(places, None)
+        if following is not None:
+            at_work[actor.run.remote(items[following])] = (actor, following)
+    return results
+
+
+def _check_room(*, cpus: int, gpus: float) -> None:
+    """Refuse actors that no machine of the cluster can hold: Ray would wait for one without end."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        raise LaunchError(f"no machine of this Ray has {cpus} CPUs and {gpus} GPUs for an actor; ask for less")

@@ -23,7 +23,10 @@ class LaunchConfig:
     offload_parameters: bool = False
     """Keep the weights in the memory of the CPU until they are used (ZeRO 3)."""
     max_failures: int = 3
-    """Times a broken group of workers is started again from its last checkpoint."""
+    """Times in a row that a broken group of workers is started again without a new checkpoint between."""
+    hang_seconds: float = 600
+    """Seconds without a new step after which workers count as hanging and are started again; longer than any step,
+    checkpoint or validation takes."""
     cpus_per_worker: int = 1
     """CPU cores and torch threads of a worker."""
     loader_processes: int = 0
@@ -40,6 +43,7 @@ class LaunchConfig:
         for name in ("cpus_per_worker", "timeout_seconds"):
             value = getattr(self, name)
             require(value >= 1, message=f"launch.{name} must be at least 1, got {value}")
+        require(self.hang_seconds > 0, message=f"launch.hang_seconds must be above 0, got {self.hang_seconds}")
         port = self.dashboard_port
         require(
             port is None or 1024 <= port <= 65535,

@@ -7,7 +7,7 @@ was stopped anywhere and continued from a checkpoint ends with the weights of on
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from memvp_data.loader import Batch
-from memvp_train.checkpoint import CheckpointStore, TrainingState
+from memvp_train.checkpoint import CheckpointStore
 from memvp_train.config import StageConfig
 from memvp_train.local_engine import Engine
 from memvp_train.metrics import MetricsLog, Row
@@ -158,4 +158,4 @@ def _commit(
     if log is not None:
         log.sync()
     state = engine.gather(step=step)
-    checkpoints.commit(TrainingState(step, state.weights, state.exp_avg, state.exp_avg_sq, settings))
+    checkpoints.commit(replace(state, settings=settings))

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from memvp_data.atomic import atomic_write
-from memvp_train.checkpoint import is_whole, newest_first
+from memvp_train.checkpoint import STATE_FILE, is_whole, newest_first
 
 SNAPSHOT, COPY = "checkpoint_manager_snapshot.json", "checkpoint_manager_snapshot.copy.json"
 _KEPT_UNNAMED = 2
@@ -39,6 +39,15 @@ def mend_snapshot(run_folder: Path, *, ray_version: str) -> None:
     kept = [folder for folder in unnamed if is_whole(folder)][:_KEPT_UNNAMED]
     for folder in unnamed:
         if folder not in kept:
+            shutil.rmtree(folder)
+
+
+def clear_cut_off(run_folder: Path) -> None:
+    """Remove uploads that a killed run never ended: they have no `state.json` and no record of Ray's names them."""
+    records = [run_folder / name for name in (SNAPSHOT, COPY)]
+    named = "".join(record.read_text(errors="replace") for record in records if record.is_file())
+    for folder in newest_first(run_folder):
+        if folder.name not in named and not (folder / STATE_FILE).exists():
             shutil.rmtree(folder)
 
 

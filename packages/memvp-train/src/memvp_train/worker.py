@@ -16,7 +16,8 @@ from memvp_data.features import FeatureStore
 from memvp_data.loader import TrainingBatches
 from memvp_data.prefetch import PrefetchedBatches
 from memvp_train.checkpoint import CheckpointError, CheckpointStore, TrainingState, load_newest
-from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict
+from memvp_train.config import LaunchConfig, StageConfig, StageRun, from_plain, run_from_dict
+from memvp_train.data_parallel import DataParallelEngine
 from memvp_train.encoded import EncodedTable
 from memvp_train.heartbeat import Beat, BeatingBatches
 from memvp_train.local_engine import DTYPES, Engine, LocalEngine
@@ -36,12 +37,8 @@ def train_worker(
 
     `beat` hears of every step as it begins.
     """
-    from memvp_train.engine import DeepSpeedEngine
-
     run, launch, state, model = _prepare(config, checkpoints=checkpoints)
-    engine = DeepSpeedEngine(
-        model, trainable=model.trainable_state(), stage=run.stage, launch=launch, device=device, state=state
-    )
+    engine = _joint_engine(model, stage=run.stage, launch=launch, device=device, state=state)
     step = 0 if state is None else state.step
     steps = engine.sum_over_ranks(torch.tensor([float(step), float(step) ** 2], device=device))
     if steps[1] * engine.world_size != steps[0] ** 2:
@@ -49,6 +46,21 @@ def train_worker(
             f"workers read different checkpoints of {run.out}; its storage must be shared by all nodes"
         )
     _run(config, run=run, launch=launch, engine=engine, start_step=step, checkpoints=checkpoints, beat=beat)
+
+
+def _joint_engine(
+    model: MemVPModel, *, stage: StageConfig, launch: LaunchConfig, device: torch.device, state: TrainingState | None
+) -> Engine:
+    """One rank of several: plain torch where nothing is split, else DeepSpeed, whose import takes seconds."""
+    trainable = model.trainable_state()
+    if launch.zero_stage == 0:
+        precision = launch.precision
+        return DataParallelEngine(
+            model, trainable=trainable, stage=stage, precision=precision, device=device, state=state
+        )
+    from memvp_train.engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(model, trainable=trainable, stage=stage, launch=launch, device=device, state=state)
 
 
 def train_here(
@@ -115,6 +127,10 @@ def _run(
         world_size=engine.world_size,
         pad_token_id=table.pad_token_id,
         feature_shape=(1, run.memvp["vision_hidden_size"]) if features is None else features.feature_shape,
+        questions_per_image=run.stage.questions_per_image,
+        token_budget=run.stage.token_budget,
+        packed_tokens=run.stage.packed_tokens,
+        mean_over=run.stage.mean_over,
     )
     ahead = PrefetchedBatches(batches, num_steps=config["num_steps"], num_workers=launch.loader_processes)
     try:

@@ -1,0 +1,105 @@
+"""When a group of workers is ended: because it stands still, or given up because it gets nowhere. It knows no Ray.
+
+`ending_hangs` runs in the driver, `Restarts` where the failures are heard of, and `Failure` carries a sentence from
+whoever knows it to the driver.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from memvp_data.atomic import atomic_write
+from memvp_train.checkpoint import newest_step
+from memvp_train.heartbeat import Sign, StillWatch, read_signs, where
+
+SIGNS_FOLDER = "signs-of-life"
+_LONGEST_POLL = 10.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The sentence that a launch ends with, in a file of its own: what an earlier launch still writes is not it."""
+
+    path: Path
+
+    def write(self, sentence: str) -> None:
+        """Say why the run cannot go on."""
+        with atomic_write(self.path) as file:
+            file.write(json.dumps({"message": sentence}).encode())
+
+    def read(self) -> str | None:
+        """The sentence, None if nobody has written one."""
+        try:
+            return json.loads(self.path.read_bytes())["message"]
+        except OSError:
+            return None
+
+
+class Restarts:
+    """Counts restarts since the last checkpoint."""
+
+    def __init__(self, run_folder: Path, *, failure: Failure, limit: int) -> None:
+        self._run_folder, self._failure, self._limit = run_folder, failure, limit
+        self._count = 0
+
+    def committed(self) -> None:
+        """A checkpoint has come: whatever failed before did not stop the run."""
+        self._count = 0
+
+    def failed(self, errors: Mapping[int, Exception]) -> bool:
+        """Workers have failed, by rank; whether the run is to be given up, with its sentence written down."""
+        self._count += 1
+        if self._failure.read() is not None:
+            return True
+        if self._count <= self._limit:
+            return False
+        # A rank that died says more than the others, whose connection to it broke.
+        rank = min(errors, key=lambda rank: (not hasattr(errors[rank], "preempted"), rank))
+        signs = read_signs(self._run_folder / SIGNS_FOLDER)
+        self._failure.write(
+            f"workers of {self._run_folder} failed more than {self._limit} times in a row without a new checkpoint "
+            f"after step {newest_step(self._run_folder)}, last in {where(signs)}; "
+            f"rank {rank}: {last_line(errors[rank])}; mend that and run the same command again"
+        )
+        return True
+
+
+def last_line(error: Exception) -> str:
+    """What a long message says at its end."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextmanager
+def ending_hangs(run_folder: Path, *, seconds: float, kill: Callable[[Sign], object]) -> Iterator[None]:
+    """While the block runs, `kill` every worker of a group in which one has not moved for `seconds`."""
+    stop = threading.Event()
+    arguments = (run_folder / SIGNS_FOLDER, seconds, kill, stop)
+    thread = threading.Thread(target=_end_hangs, args=arguments, name="end-hangs", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _end_hangs(folder: Path, seconds: float, kill: Callable[[Sign], object], stop: threading.Event) -> None:
+    watch = StillWatch(seconds=seconds)
+    while not stop.wait(min(seconds / 5, _LONGEST_POLL)):
+        signs = read_signs(folder)
+        still = watch.still(signs, now=time.monotonic())
+        if still:
+            _log.warning(
+                "workers stand still for %g s in %s; they are ended and start again from the last checkpoint",
+                *(seconds, where(still)),
+            )
+            # All of them: whoever only waits for the one that hangs cannot be told from it.
+            for sign in signs:
+                kill(sign)
