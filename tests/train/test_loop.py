@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_train.checkpoint import FolderCheckpoints, read_state
+from memvp_train.checkpoint import FolderCheckpoints, newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings
+from memvp_train.lease import LeaseError
 from memvp_train.loop import TrainingError
 from memvp_train.metrics import read_metrics
 from memvp_train.stage import prepare_stage
@@ -80,6 +81,51 @@ def test_micro_batches_add_up_to_the_global_batch(tiny: Any, tmp_path: Path) -> 
     for size in ("1", "3"):
         # Adam divides by the root of a second moment near 1e-6, which magnifies the last bits of a gradient sum.
         torch.testing.assert_close(_weights(tmp_path / size), _weights(tmp_path / "8"), rtol=1e-4, atol=1e-5)
+
+
+class _Noticed(FolderCheckpoints):
+    """Hears at the second time of asking that the machine will be taken away."""
+
+    asked = 0
+
+    def wanted(self) -> bool:
+        self.asked += 1
+        return self.asked == 2
+
+
+@pytest.mark.faults
+def test_notice_of_preemption_brings_one_checkpoint_at_the_next_written_step(tiny: Any, tmp_path: Path) -> None:
+    settings = {"num_steps": 8, "checkpoint_every": 5, "log_every": 1}
+    folders = []
+    for kind in (FolderCheckpoints, _Noticed):
+        out = tmp_path / kind.__name__
+        prepared = prepare_stage(tiny.run(out, **settings), LaunchConfig(num_workers=0))
+        train_here(prepared.config, checkpoints=kind(out / "checkpoints", keep=10))
+        folders.append(out / "checkpoints")
+    assert [path.name[-1] for path in newest_first(folders[0])] == ["8", "5"]
+    assert [path.name[-1] for path in newest_first(folders[1])] == ["8", "5", "2"]
+    ends = [read_state(newest_first(folder)[0]).weights for folder in folders]
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+
+
+class _TakenOver(FolderCheckpoints):
+    """Another job takes the folder over after step 3."""
+
+    checks = 0
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.checks > 3:
+            raise LeaseError("taken over")
+
+
+@pytest.mark.faults
+def test_job_that_was_replaced_writes_neither_metrics_nor_checkpoints(tiny: Any, tmp_path: Path) -> None:
+    prepared = prepare_stage(tiny.run(tmp_path, checkpoint_every=100, log_every=1), LaunchConfig(num_workers=0))
+    with pytest.raises(LeaseError):
+        train_here(prepared.config, checkpoints=_TakenOver(tmp_path / "checkpoints"))
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert newest_first(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.faults

@@ -1,6 +1,7 @@
 """A stage from settings to an adapter that loads; what cannot work is refused before it starts."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from memvp_core import MemVPModel
-from memvp_data.samples import Sample, SampleError, Turn, write_samples
-from memvp_train.checkpoint import CheckpointError, read_state
+from memvp_data.samples import Sample, SampleError, Turn, read_samples, write_samples
+from memvp_train.checkpoint import CheckpointError, newest_first, read_state
 from memvp_train.config import (
     ConfigError,
     GroupSettings,
@@ -20,8 +21,10 @@ from memvp_train.config import (
     LoraSettings,
     ParameterGroups,
 )
-from memvp_train.loop import TrainingError
+from memvp_train.lease import LeaseError
+from memvp_train.metrics import read_metrics
 from memvp_train.models import ModelError, build_language_model
+from memvp_train.quarantine import quarantined
 from memvp_train.stage import RESULT_FILE, StageResult, run_stage
 
 HERE = LaunchConfig(num_workers=0)
@@ -112,23 +115,69 @@ def test_blind_control_trains_on_the_same_text_without_images(tiny: Any, tmp_pat
     assert blind.final_loss != seen.final_loss
 
 
-def test_other_settings_in_the_same_folder_are_refused(tiny: Any, tmp_path: Path) -> None:
-    run_stage(tiny.run(tmp_path), HERE)
-    with pytest.raises(CheckpointError, match=r"other settings \(stage.learning_rate 0.02 -> 0.01\)"):
-        run_stage(tiny.run(tmp_path, learning_rate=0.01), HERE)
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"learning_rate": 0.01}, r"stage\.learning_rate 0\.02 -> 0\.01"),
+        ({"seed": 1}, r"stage\.seed 0 -> 1"),
+        ({"global_batch_size": 4}, r"stage\.global_batch_size 8 -> 4"),
+        ({"lora": LoraSettings(rank=2)}, r"stage\.lora"),
+        ({"samples": "other"}, r"samples '\w+' -> '\w+'"),
+        ({"features": None}, r"features '\w+' -> None"),
+        ({"memvp": {"num_slots": 6}}, r"memvp\.num_slots 4 -> 6"),
+        ({"init_adapter": "adapter"}, r"init_adapter None -> '\w+'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_other_settings_in_the_same_folder_are_refused(
+    tiny: Any, tmp_path: Path, change: dict[str, Any], difference: str
+) -> None:
+    first = run_stage(tiny.run(tmp_path / "out"), HERE)
+    run = _changed(tiny, tmp_path, change, adapter=first.adapter_path)
+    with pytest.raises(CheckpointError, match=f"other settings .*{difference}"):
+        run_stage(run, HERE)
+
+
+def _changed(tiny: Any, folder: Path, change: dict[str, Any], *, adapter: str) -> Any:
+    """The same stage with one thing changed."""
+    ((name, value),) = change.items()
+    run = tiny.run(folder / "out")
+    if name == "samples":
+        return _with_samples(tiny, run, folder, *list(read_samples(tiny.samples))[1:])
+    if name == "memvp":
+        return replace(run, memvp={**run.memvp, **value})
+    if name == "init_adapter":
+        copy = shutil.copytree(adapter, folder / "adapter")
+        return replace(run, init_adapter=str(copy))
+    return replace(run, features=None) if name == "features" else tiny.run(folder / "out", **change)
 
 
 def test_second_driver_in_the_same_folder_is_refused(tiny: Any, tmp_path: Path) -> None:
     refusals: list[str] = []
 
     def start_another(row: dict[str, float]) -> None:
-        with pytest.raises(TrainingError) as caught:
+        with pytest.raises(LeaseError) as caught:
             run_stage(tiny.run(tmp_path), HERE)
         refusals.append(str(caught.value))
 
     run_stage(tiny.run(tmp_path), HERE, on_step=start_another)
     assert len(refusals) == 6
-    assert f"another process is training in {tmp_path}" in refusals[0]
+    assert f"another job is training in {tmp_path} (pid {os.getpid()} on " in refusals[0]
+
+
+@pytest.mark.faults
+def test_damaged_checkpoint_is_reported_in_the_result(tiny: Any, tmp_path: Path) -> None:
+    first = run_stage(tiny.run(tmp_path), HERE)
+    (tmp_path / RESULT_FILE).unlink()
+    newest = newest_first(tmp_path / "checkpoints")[0]
+    (newest / "exp_avg.safetensors").write_bytes(b"")
+    again = run_stage(tiny.run(tmp_path), HERE)
+    assert again == replace(first, num_quarantined=1)
+    (entry,) = quarantined(tmp_path / "checkpoints")
+    assert entry["checkpoint"] == newest.name == "step-000000006"
+    assert "exp_avg.safetensors is missing or damaged" in entry["reason"]
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 
 def _with_samples(tiny: Any, run: Any, folder: Path, *samples: Sample) -> Any:
