@@ -67,19 +67,24 @@ class TinyWorld:
         )
 
     @staticmethod
-    def train_ranks(config: dict[str, Any], *, num_ranks: int) -> None:
-        """Train a prepared stage in a gloo process group with DeepSpeed, without Ray (zero_rank.py)."""
-        path = Path(config["run"]["out"]) / "config.json"
-        path.write_text(json.dumps(config))
+    def train_ranks(*configs: dict[str, Any], num_ranks: int) -> None:
+        """Train prepared stages one after the other in a gloo process group, without Ray (zero_rank.py)."""
+        paths = [Path(config["run"]["out"]) / "config.json" for config in configs]
+        for path, config in zip(paths, configs, strict=True):
+            path.write_text(json.dumps(config))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         # No compiler: DeepSpeed must not need one.
-        common |= {"CC": "/nonexistent", "CXX": "/nonexistent", "TORCH_EXTENSIONS_DIR": str(path.parent / "extensions")}
+        common |= {
+            "CC": "/nonexistent",
+            "CXX": "/nonexistent",
+            "TORCH_EXTENSIONS_DIR": str(paths[0].parent / "extensions"),
+        }
         ranks = [
             subprocess.Popen(
-                [sys.executable, str(RANK_SCRIPT), str(path)],
+                [sys.executable, str(RANK_SCRIPT), *map(str, paths)],
                 env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stderr=subprocess.PIPE,
                 text=True,

@@ -48,7 +48,7 @@ def _weights(out: Path) -> dict[str, torch.Tensor]:
     return read_state(FolderCheckpoints(out / "checkpoints").candidates()[0]).weights
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("stops", [(1,), (2,), (3,), (5,), (6,), (1, 3, 5)], ids=str)
 def test_stopped_run_equals_uninterrupted_one(
     tiny: Any, tmp_path: Path, stops: tuple[int, ...], precision: str

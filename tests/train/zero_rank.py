@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from memvp_train.checkpoint import FolderCheckpoints, TrainingState
+from memvp_train.engine import import_deepspeed
 from memvp_train.worker import train_worker
 
 
@@ -32,11 +33,18 @@ class RankCheckpoints:
         dist.barrier()
 
 
+def let_deepspeed_have_fp16() -> None:
+    """DeepSpeed refuses fp16 on a CPU without fp16 instructions, where torch is only slow: enough for a test."""
+    import_deepspeed(use_gpu=False).accelerator.get_accelerator().is_fp16_supported = lambda: True
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    config = json.loads(Path(sys.argv[1]).read_text())
     dist.init_process_group("gloo")
-    train_worker(
-        config, device=torch.device("cpu"), checkpoints=RankCheckpoints(Path(config["run"]["out"]) / "checkpoints")
-    )
+    for path in sys.argv[1:]:
+        config = json.loads(Path(path).read_text())
+        if config["launch"]["precision"] == "fp16":
+            let_deepspeed_have_fp16()
+        store = RankCheckpoints(Path(config["run"]["out"]) / "checkpoints")
+        train_worker(config, device=torch.device("cpu"), checkpoints=store)
     dist.destroy_process_group()

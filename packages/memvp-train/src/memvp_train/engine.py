@@ -1,6 +1,6 @@
 """The DeepSpeed engine: ZeRO 1 to 3 behind the verbs of local_engine.Engine. The only file that imports deepspeed.
 
-Nothing is compiled: torch's AdamW is passed in and the shared-memory collective, which DeepSpeed would build with g++
+ZeRO 0 is data_parallel.py. Nothing is compiled: torch's AdamW is passed in and the shared-memory collective, which DeepSpeed would build with g++
 at start-up, is switched off. DeepSpeed's own checkpoints (pickle, bound to a world size) are never written or read.
 """
 
@@ -15,12 +15,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from memvp_train import loss_scale
 from memvp_train.checkpoint import TrainingState
 from memvp_train.config import LaunchConfig, StageConfig
 from memvp_train.local_engine import DTYPES
 from memvp_train.optim import build_optimizer, parameter_groups
 
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+# The loss scale of loss_scale.py, in DeepSpeed's words; 0 makes it dynamic.
+_FP16 = {
+    "enabled": True,
+    "loss_scale": 0,
+    "initial_scale_power": int(math.log2(loss_scale.START)),
+    "loss_scale_window": loss_scale.GROWTH_INTERVAL,
+    "min_loss_scale": loss_scale.LOWEST,
+    "hysteresis": 1,
+}
 
 
 def import_deepspeed(*, use_gpu: bool) -> Any:
@@ -49,7 +59,12 @@ def deepspeed_settings(stage: StageConfig, *, launch: LaunchConfig) -> dict[str,
     if launch.zero_stage == 3:
         # Tensors below this size stay whole on every worker: positions and LoRA pairs are cheaper kept than gathered.
         zero["stage3_param_persistence_threshold"] = 100_000
-    return {
+    place = {"device": "cpu", "pin_memory": launch.use_gpu}
+    if launch.offload_optimizer:
+        zero["offload_optimizer"] = place
+    if launch.offload_parameters:
+        zero["offload_param"] = place
+    settings = {
         "train_micro_batch_size_per_gpu": stage.micro_batch_size,
         # The loop says which micro-batch of a step is its last: their number differs from step to step.
         "gradient_accumulation_steps": 1,
@@ -60,6 +75,12 @@ def deepspeed_settings(stage: StageConfig, *, launch: LaunchConfig) -> dict[str,
         "data_types": {"grad_accum_dtype": "fp32"},
         "steps_per_print": 2**31,
     }
+    if launch.offload_optimizer:
+        # torch's AdamW does these updates too: DeepSpeed's own for the CPU has to be compiled first.
+        settings["zero_force_ds_cpu_optimizer"] = False
+    if launch.precision == "fp16":
+        settings["fp16"] = _FP16
+    return settings
 
 
 class DeepSpeedEngine:
@@ -93,6 +114,7 @@ class DeepSpeedEngine:
         )
         self.model: nn.Module = self._engine
         self.groups: list[dict[str, Any]] = self._engine.optimizer.param_groups
+        self._skipped = 0
         if state is not None:
             self._restore(state)
 
@@ -102,7 +124,16 @@ class DeepSpeedEngine:
         self._engine.backward(loss * self.world_size, scale_wrt_gas=False)
 
     def step(self) -> float:
-        self._engine.step()
+        try:
+            self._engine.step()
+        except Exception as error:
+            # DeepSpeed has no class of its own for this.
+            if "loss scale already at minimum" in str(error):
+                raise loss_scale.OverflowingError(loss_scale.hopeless(loss_scale.LOWEST)) from error
+            raise
+        if self.dtype == torch.float16 and not self._engine.was_step_applied():
+            self._skipped += 1
+            return 0.0
         norm = self._engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
 
@@ -112,6 +143,9 @@ class DeepSpeedEngine:
         return total
 
     def gather(self, *, step: int) -> TrainingState:
+        if not self._engine.optimizer.optimizer.state:
+            # In fp16 the first steps may all be left out.
+            self._make_moments(step=0)
         self._link_moments()
         get = self._deepspeed.utils.safe_get_full_optimizer_state
         weights = {name: _to_cpu(self._full_weight(parameter)) for name, parameter in self._parameters.items()}
@@ -119,23 +153,42 @@ class DeepSpeedEngine:
             key: {name: _to_cpu(get(parameter, key)) for name, parameter in self._parameters.items()}
             for key in _ADAM_MOMENTS
         }
-        return TrainingState(step=step, weights=weights, **moments)
+        return TrainingState(step=step, weights=weights, numbers=self._scale_numbers(), **moments)
+
+    def _scale_numbers(self) -> dict[str, float]:
+        if self.dtype != torch.float16:
+            return {}
+        scaler = self._engine.optimizer.loss_scaler
+        good_steps = scaler.cur_iter - scaler.last_overflow_iter - 1
+        numbers = (scaler.cur_scale, good_steps, self._skipped)
+        return dict(zip((loss_scale.SCALE, loss_scale.GOOD_STEPS, loss_scale.SKIPPED), numbers, strict=True))
+
+    def _restore_scale(self, numbers: Mapping[str, float]) -> None:
+        if self.dtype == torch.float16:
+            scaler = self._engine.optimizer.loss_scaler
+            scaler.cur_scale = numbers[loss_scale.SCALE]
+            scaler.cur_iter, scaler.last_overflow_iter = int(numbers[loss_scale.GOOD_STEPS]), -1
+            self._skipped = int(numbers[loss_scale.SKIPPED])
 
     def _full_weight(self, parameter: Tensor) -> Tensor:
         return self._deepspeed.utils.safe_get_full_fp32_param(parameter)
 
     def _restore(self, state: TrainingState) -> None:
         """Set master weights and Adam moments, which exist only after a first step, from a gathered state."""
-        zero = self._engine.optimizer
-        partitions = zero.fp32_partitioned_groups_flat if self._is_stage_3 else zero.single_partition_of_fp32_groups
-        for partition in partitions:
-            moments = {key: torch.zeros_like(partition) for key in _ADAM_MOMENTS}
-            zero.optimizer.state[partition] = {"step": torch.tensor(float(state.step)), **moments}
+        self._restore_scale(state.numbers)
+        self._make_moments(step=state.step - self._skipped)
         self._link_moments()
         for name, parameter in self._parameters.items():
             self._set(parameter, state.weights[name])
             for key in _ADAM_MOMENTS:
                 self._set(parameter, getattr(state, key)[name], key=key)
+
+    def _make_moments(self, *, step: int) -> None:
+        zero = self._engine.optimizer
+        partitions = zero.fp32_partitioned_groups_flat if self._is_stage_3 else zero.single_partition_of_fp32_groups
+        for partition in partitions:
+            moments = {key: torch.zeros_like(partition) for key in _ADAM_MOMENTS}
+            zero.optimizer.state[partition] = {"step": torch.tensor(float(step)), **moments}
 
     def _link_moments(self) -> None:
         """Let ZeRO-1/2 parameters find their moments.

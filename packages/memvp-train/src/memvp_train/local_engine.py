@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from memvp_train.checkpoint import TrainingState
 from memvp_train.config import StageConfig
+from memvp_train.loss_scale import LossScale
 from memvp_train.optim import build_optimizer, parameter_groups
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine(Protocol):
@@ -31,7 +32,10 @@ class Engine(Protocol):
         ...
 
     def step(self) -> float:
-        """Sum gradients over ranks, clip, update, clear; returns the norm before clipping."""
+        """Sum gradients over ranks, clip, update, clear; returns the norm before clipping.
+
+        It is 0.0 for a step that was left out because its fp16 gradients overflowed.
+        """
         ...
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -44,7 +48,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """One process, plain torch. bf16 trains fp32 master copies, as DeepSpeed does."""
+    """One process, plain torch. 16-bit weights are copies of fp32 masters that train, as in DeepSpeed."""
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class LocalEngine:
         self.model = model.to(device=self.device, dtype=self.dtype)
         self._parameters = dict(trainable)
         self._masters = {name: self._master(parameter) for name, parameter in self._parameters.items()}
+        self._loss_scale = LossScale.for_dtype(self.dtype)
         self._max_grad_norm = stage.max_grad_norm
         self._optimizer = build_optimizer(parameter_groups(self._masters, stage=stage), stage=stage)
         self.groups = self._optimizer.param_groups
@@ -71,17 +76,22 @@ class LocalEngine:
         return parameter if self.dtype == torch.float32 else nn.Parameter(parameter.detach().float())
 
     def backward(self, loss: Tensor, *, is_last: bool) -> None:
-        loss.backward()
+        (loss * self._loss_scale.value).backward()
 
     def step(self) -> float:
         for name, parameter in self._parameters.items():
-            if self._masters[name] is not parameter:
-                self._masters[name].grad = None if parameter.grad is None else parameter.grad.float()
-        limit = self._max_grad_norm or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(self._masters.values(), limit)
-        self._optimizer.step()
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            self._masters[name].grad = gradient.float() / self._loss_scale.value
+        self._sum_gradients()
+        norm = float(torch.nn.utils.clip_grad_norm_(self._masters.values(), self._max_grad_norm or float("inf")))
+        is_accepted = self._loss_scale.accepts(norm)
+        if is_accepted:
+            self._optimizer.step()
         self._publish()
-        return float(norm)
+        return norm if is_accepted else 0.0
+
+    def _sum_gradients(self) -> None:
+        """Over ranks; here there is one."""
 
     def _publish(self) -> None:
         """Round the master copies into the model and clear the gradients."""
@@ -95,21 +105,30 @@ class LocalEngine:
         return values
 
     def gather(self, *, step: int) -> TrainingState:
-        moments = {name: self._optimizer.state[master] for name, master in self._masters.items()}
         return TrainingState(
             step=step,
             weights={name: master.detach().cpu().clone() for name, master in self._masters.items()},
-            exp_avg={name: moment["exp_avg"].cpu().clone() for name, moment in moments.items()},
-            exp_avg_sq={name: moment["exp_avg_sq"].cpu().clone() for name, moment in moments.items()},
+            exp_avg=self._moments("exp_avg"),
+            exp_avg_sq=self._moments("exp_avg_sq"),
+            numbers=self._loss_scale.numbers(),
         )
+
+    def _moments(self, key: str) -> dict[str, Tensor]:
+        """Zeros before the first update: in fp16 the first steps may all be left out."""
+        states = {name: self._optimizer.state[master] for name, master in self._masters.items()}
+        return {
+            name: (state[key] if state else torch.zeros_like(self._masters[name])).detach().cpu().clone()
+            for name, state in states.items()
+        }
 
     def _restore(self, state: TrainingState) -> None:
         state.check_names(self._parameters)
+        self._loss_scale.restore(state.numbers)
         with torch.no_grad():
             for name, master in self._masters.items():
                 master.copy_(state.weights[name])
                 self._optimizer.state[master] = {
-                    "step": torch.tensor(float(state.step)),
+                    "step": torch.tensor(float(state.step - self._loss_scale.skipped)),
                     "exp_avg": state.exp_avg[name].to(self.device, copy=True),
                     "exp_avg_sq": state.exp_avg_sq[name].to(self.device, copy=True),
                 }
