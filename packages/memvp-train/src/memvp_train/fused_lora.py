@@ -33,7 +33,10 @@ class FusedLoraLinear(lora.Linear):
         return _FusedLora.apply(x, base.weight, base.bias, down, up, self.scaling[name])  # type: ignore[return-value]
 
     def _is_plain(self, name: str, x: Tensor) -> bool:
-        if name not in self.lora_A or name in self.lora_variant or torch.is_autocast_enabled(x.device.type):
+        device = x.device.type
+        # torch refuses to say for the meta device.
+        is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if name not in self.lora_A or name in self.lora_variant or is_autocast:
             return False
         dropout, weight = self.lora_dropout[name], self.get_base_layer().weight
         # Under ZeRO-3 weights are gathered by hooks of the inner layers, which only PEFT's own forward calls.

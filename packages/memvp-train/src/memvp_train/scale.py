@@ -1,0 +1,212 @@
+"""What training would take, planned before it starts: memory of a worker, seconds, bytes sent and bytes on disk.
+
+`cost_of` answers for the steps of a recipe, `stage_cost` for one stage in detail. Matrix products, bytes moved and
+activations come from a step traced on the meta device (trace.py), the rest is arithmetic; docs/scale.md says which
+of it was measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig
+from memvp_train.extraction_cost import extraction_cost
+from memvp_train.machines import Machine, machine_named
+from memvp_train.memory_cost import Counts, Memory, memory_of, zero_stage
+from memvp_train.traced_step import Gradients, TracedStep, build_on_meta, trace_step
+from memvp_train.ways import StepShape, Way
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NUM_CHECKPOINTS = 2
+"""Checkpoints of a stage that are kept."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the samples of a stage are like."""
+
+    num_samples: int
+    """Samples of an epoch."""
+    num_tokens: int
+    """Text tokens of a sample, learnt ones and padding included, on average: decides the time."""
+    longest: int
+    """Text tokens of the longest sample: decides the memory."""
+    num_labels: int
+    """Tokens of a sample that are learnt, on average."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step of a job takes."""
+
+    memory_bytes: int
+    """Of one worker, at its worst moment."""
+    seconds: float
+    """From its first to its last sample, start-up left out."""
+    disk_bytes: int
+    """What it leaves on disk: features, or an adapter and its checkpoints."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the stages of a plan share."""
+
+    language: LanguageModelConfig
+    """Only its config is read."""
+    memvp: Mapping[str, Any]
+    """Fields of memvp_core.MemVPConfig."""
+    launch: LaunchConfig
+    """Workers, ZeRO stage and precision."""
+    machine: Machine
+    """What each worker has."""
+    num_rows: int
+    """Rows of an image; every sample is taken to have an image of its own."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage of tuning, in one way, on one machine."""
+
+    way: Way
+    """How the language model is shown its images."""
+    memory: Memory
+    """Of one worker."""
+    num_trained: int
+    """Trained parameters."""
+    num_steps: int
+    """Optimiser steps."""
+    step_flops: int
+    """FLOPs of one worker in a step: forward, recomputation and backward."""
+    compute_seconds: float
+    """Of a step, by the roofline."""
+    sent_bytes: int
+    """What one worker sends per step."""
+    send_seconds: float
+    """For that."""
+    step_seconds: float
+    """Of a step: computing and sending side by side where the machine can, else one after the other."""
+
+    @property
+    def seconds(self) -> float:
+        """Of the stage."""
+        return self.num_steps * self.step_seconds
+
+
+def cost_of(
+    stages: Mapping[str, StageConfig],
+    *,
+    language: LanguageModelConfig,
+    vision: VisionConfig,
+    memvp: Mapping[str, Any],
+    launch: LaunchConfig,
+    texts: Mapping[str, Text],
+    num_images: int,
+    machine: str = "cpu",
+) -> dict[str, StepCost]:
+    """Cost of a recipe's steps with `launch.num_workers` workers: "extract_features", and each stage by its name.
+
+    Args:
+        stages: the stages by name, in order.
+        language: folder or hub name; only its config is read, no weights.
+        vision: the tower whose features are stored, once per image.
+        memvp: fields of memvp_core.MemVPConfig.
+        launch: workers, ZeRO stage and precision.
+        texts: what the samples of each stage are like, by the stage's name.
+        num_images: different images, whose features are stored.
+        machine: a name in machines.MACHINES, or "cpu" for a rough guess about this computer.
+
+    Raises:
+        ConfigError: the machine is not in the table, or the preprocessing is unknown.
+        ModelError: the config of the language model or of the tower is not found.
+    """
+    worker = machine_named(machine)
+    store = extraction_cost(vision, num_images=num_images, num_workers=launch.num_workers, machine=worker)
+    setup = Setup(language, memvp, launch, worker, store.num_rows)
+    costs = {"extract_features": StepCost(store.memory_bytes, store.seconds, store.disk_bytes)}
+    for name, stage in stages.items():
+        cost = stage_cost(stage, setup=setup, text=texts[name])
+        # A checkpoint has the weights and both averages, in fp32; the adapter has the weights.
+        disk = 4 * cost.num_trained * (3 * _NUM_CHECKPOINTS + 1)
+        costs[name] = StepCost(cost.memory.total, cost.seconds, disk)
+    return costs
+
+
+def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, way: Way = "memory") -> StageCost:
+    """One stage in one way: two steps are traced, one of usual length for its time and the longest for its memory."""
+    launch, machine = setup.launch, setup.machine
+    workers = max(1, launch.num_workers)
+    rows = min(stage.micro_batch_size, -(-stage.global_batch_size // workers))
+    num_micro_batches = -(-stage.global_batch_size // (rows * workers))
+    accumulates = num_micro_batches > 1
+    usual = StepShape(rows, text.num_tokens, text.num_labels, setup.num_rows)
+    gradients: Gradients = "sent" if zero_stage(launch) >= 2 else "accumulated" if accumulates else "new"
+    step, peak = (
+        _traced(stage, replace(usual, num_tokens=length), setup=setup, way=way, gradients=gradients)
+        for length in (text.num_tokens, text.longest)
+    )
+    memory = memory_of(
+        step.counts,
+        traced_peak=peak.trace.peak_bytes,
+        images=peak.image_bytes,
+        launch=launch,
+        machine=machine,
+        accumulates=accumulates,
+    )
+    compute = num_micro_batches * step.trace.seconds(machine) + _update_seconds(step.counts, setup=setup)
+    sent = sent_bytes(step.counts, launch=launch, num_micro_batches=num_micro_batches)
+    send = sent / (_link(machine, num_workers=workers) * machine.achieved_bandwidth)
+    return StageCost(
+        way=way,
+        memory=memory,
+        num_trained=step.counts.num_trained,
+        num_steps=stage.steps_for(num_samples=text.num_samples),
+        step_flops=num_micro_batches * step.trace.flops,
+        compute_seconds=compute,
+        sent_bytes=sent,
+        send_seconds=send,
+        step_seconds=max(compute, send) if machine.overlaps else compute + send,
+    )
+
+
+def _traced(stage: StageConfig, shape: StepShape, *, setup: Setup, way: Way, gradients: Gradients) -> TracedStep:
+    model = build_on_meta(
+        way,
+        language=setup.language,
+        memvp=setup.memvp,
+        lora=stage.lora,
+        dtype=_DTYPES[setup.launch.precision],
+        recomputes=stage.gradient_checkpointing,
+    )
+    width = setup.memvp["vision_hidden_size"]
+    return trace_step(model, shape, width=width, machine=setup.machine, gradients=gradients)
+
+
+def _update_seconds(counts: Counts, *, setup: Setup) -> float:
+    """AdamW reads gradient, weight and both averages and writes the last three, in fp32; then it rounds the weight."""
+    splits = max(1, setup.launch.num_workers) if setup.launch.zero_stage >= 1 else 1
+    return counts.num_trained / splits * 30 / (setup.machine.memory_bandwidth * setup.machine.achieved_bandwidth)
+
+
+def sent_bytes(counts: Counts, *, launch: LaunchConfig, num_micro_batches: int) -> int:
+    """Bytes that one worker sends per optimiser step.
+
+    Gradients are summed and, from ZeRO-1 on, every worker passes on the weights that it updated: together what one
+    all-reduce sends, 2 (N - 1) / N of their size. ZeRO-3 passes nothing on; instead it gathers all weights, frozen ones
+    too, in the forward and again in the backward of every micro-batch.
+    """
+    workers = launch.num_workers
+    if workers < 2:
+        return 0
+    itemsize = 4 if launch.precision == "fp32" else 2
+    numbers = 2 * counts.num_trained
+    if launch.zero_stage == 3:
+        numbers = counts.num_trained + 2 * num_micro_batches * (counts.num_frozen + counts.num_trained)
+    return itemsize * numbers * (workers - 1) // workers
+
+
+def _link(machine: Machine, *, num_workers: int) -> float:
+    """Bytes per second. A ring is as fast as its slowest link."""
+    within = machine.link_bandwidth
+    return within if num_workers <= machine.per_node else min(within, machine.network_bandwidth)
