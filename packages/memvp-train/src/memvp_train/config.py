@@ -53,6 +53,20 @@ class StageRun:
     """Folder of the stage: adapter/, metrics.jsonl, checkpoints."""
     validation: str | None = None
     """Samples table for `stage.validation`, its images among the features."""
+    images: str | None = None
+    """Folder of image shards instead of features: every step looks at pixels, through the tower of `vision`."""
+    vision: VisionConfig | None = None
+    """The live tower; its adapters train, if it has any."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.features is None or self.images is None,
+            message="features and images are both set; train on stored features or from pixels, not both",
+        )
+        require(
+            (self.images is None) == (self.vision is None),
+            message="images (folder of image shards) and vision (the live tower) go together; set both or neither",
+        )
 
 
 def run_from_dict(values: Mapping[str, Any]) -> StageRun:

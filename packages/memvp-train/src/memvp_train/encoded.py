@@ -12,6 +12,8 @@ from memvp_data.samples import read_samples
 from memvp_data.text import encode_answers
 from memvp_data.token_table import TokenTable, TokenTableError, TokenTableWriter
 
+_COUNTS = ("num_dropped", "num_shortened", "num_prompts_cut")
+
 
 class EncodedError(ValueError):
     """An encoded table is missing, damaged, or was made from something else."""
@@ -27,6 +29,8 @@ class EncodedCounts:
     """Samples left out because `max_length` cut off every label."""
     num_shortened: int = 0
     """Samples in the table of whose labels `max_length` cut off some."""
+    num_prompts_cut: int = 0
+    """Samples in the table out of whose prompt tokens were taken for `max_length`."""
 
 
 def write_encoded(
@@ -37,18 +41,21 @@ def write_encoded(
     template: str,
     max_length: int,
     key: str,
+    encoder_decoder: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> EncodedCounts:
     """Tokenise a samples table into `out` (atomic). `key` names what went in; `EncodedTable` checks it.
 
     `progress` gets the number of samples read so far.
     """
-    num_dropped = num_shortened = 0
+    settings = {"template": template, "max_length": max_length, "encoder_decoder": encoder_decoder}
+    num_dropped = num_shortened = num_prompts_cut = 0
     with TokenTableWriter(out) as table:
         for done, sample in enumerate(read_samples(samples), start=1):
-            answers = encode_answers(sample, tokenizer=tokenizer, template=template, max_length=max_length)
+            answers = encode_answers(sample, tokenizer=tokenizer, **settings)
             num_dropped += not answers
             num_shortened += any(answer.num_cut_labels for answer in answers)
+            num_prompts_cut += any(answer.num_cut_prompt for answer in answers)
             if answers:
                 table.add(answers)
             progress(done)
@@ -56,9 +63,9 @@ def write_encoded(
             raise EncodedError(
                 f"{samples} leaves no sample to train on: {num_dropped} have no label in {max_length} tokens"
             )
-        counts = EncodedCounts(table.num_samples, num_dropped, num_shortened)
-        metadata = {"key": key, "num_dropped": num_dropped, "num_shortened": num_shortened}
-        metadata["pad_token_id"] = _padding(tokenizer)
+        counts = EncodedCounts(table.num_samples, num_dropped, num_shortened, num_prompts_cut)
+        metadata: dict[str, Any] = {name: getattr(counts, name) for name in _COUNTS}
+        metadata |= {"key": key, "pad_token_id": _padding(tokenizer)}
         table.close({name: str(value) for name, value in metadata.items()})
     return counts
 
@@ -84,7 +91,7 @@ class EncodedTable(TokenTable):
             raise EncodedError(f"{error}; encoded samples are made again") from None
         if self.metadata.get("key") != key:
             raise EncodedError(f"encoded samples {path} were made from other samples or settings; they are made again")
-        numbers = (int(self.metadata[name]) for name in ("num_dropped", "num_shortened"))
+        numbers = (int(self.metadata[name]) for name in _COUNTS)
         self.counts = EncodedCounts(len(self), *numbers)
         self.pad_token_id = int(self.metadata["pad_token_id"])
 

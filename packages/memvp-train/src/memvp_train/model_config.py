@@ -33,20 +33,28 @@ class VisionConfig:
 
     path: str
     """Folder, hub name or `toyworld/vision`."""
-    layer: int = -2
-    """Hidden state that is taken, counted as transformers does: 0 embeddings, -1 last layer."""
+    layer: int | tuple[int, ...] = -2
+    """Hidden state that is taken, counted as transformers does: 0 embeddings, -1 last layer; several side by side."""
     tokens: Literal["patches", "cls", "all"] = "patches"
     """Which tokens of that layer."""
     post_norm: bool = False
     """Apply the tower's final layer norm to them."""
+    projection: bool = False
+    """Then project them into the space that CLIP shares with text, as for frames of videos."""
+    grid: int | None = None
+    """Max-pool the square grid of patches to this many per side, in the tower's own pass; none takes every patch."""
     pool_side: int | None = None
-    """Average the square grid of patches in blocks to this many per side; none stores every patch."""
+    """Average stored patches in blocks to this many per side; none stores every patch."""
     preprocessing: str = "clip_224"
     """Name of a preprocessing in memvp_data.images."""
     batch_size: int = 32
     """Images per forward pass."""
     feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """Type of the stored features."""
+    adapter_dim: int = 0
+    """Width of adapters that train in the tower, which then runs in every step; 0: wholly frozen."""
+    adapter_dropout: float = 0.1
+    """Dropout in these adapters."""
     random_init: bool = False
     """Only the config is read and the weights are drawn."""
     overrides: dict[str, Any] | None = None
@@ -55,6 +63,9 @@ class VisionConfig:
     """Seed of `random_init`."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layer, int):
+            object.__setattr__(self, "layer", tuple(self.layer))
+            require(len(self.layer) > 0, message="vision.layer is empty; -2 is the usual choice")
         require(bool(self.path), message="vision.path is empty; give a folder, a hub name or toyworld/vision")
         require(
             self.batch_size >= 1, message=f"vision.batch_size must be at least 1 image, got {self.batch_size}; try 32"
@@ -62,6 +73,16 @@ class VisionConfig:
         require(
             self.pool_side is None or (self.pool_side >= 1 and self.tokens == "patches"),
             message=f"vision.pool_side {self.pool_side} with tokens {self.tokens!r}; pool patches, to 1 or more",
+        )
+        require(
+            self.grid is None or (self.grid >= 1 and self.tokens == "patches" and self.pool_side is None),
+            message=f"vision.grid {self.grid} with tokens {self.tokens!r} and pool_side {self.pool_side}; "
+            "pool patches, to 1 or more, in one way",
+        )
+        require(self.adapter_dim >= 0, message=f"vision.adapter_dim must be 0 (none) or more, got {self.adapter_dim}")
+        require(
+            0 <= self.adapter_dropout < 1,
+            message=f"vision.adapter_dropout must be in [0, 1), got {self.adapter_dropout}",
         )
 
 

@@ -19,11 +19,11 @@ import torch
 
 from memvp_core import MemVPModel
 from memvp_data.atomic import atomic_write, sync_folder
-from memvp_data.features import FeatureStore
 from memvp_data.manifest import Manifest, hash_file
 from memvp_data.samples import SampleError
+from memvp_train.batches import check_source
 from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest, newest_first
-from memvp_train.config import LaunchConfig, StageRun, check_batch_split
+from memvp_train.config import LaunchConfig, StageRun, VisionConfig, check_batch_split
 from memvp_train.disk import check_room
 from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
 from memvp_train.lease import Lease, hold_lease
@@ -34,7 +34,7 @@ from memvp_train.models import (
     build_language_model,
     build_memvp_model,
     build_tokenizer,
-    check_features,
+    decoder_start_token,
     resolve_path,
 )
 from memvp_train.optim import check_groups
@@ -70,6 +70,8 @@ class StageResult:
     """Samples left out because max_length cut off every label."""
     num_shortened: int = 0
     """Samples used of whose labels max_length cut off some."""
+    num_prompts_cut: int = 0
+    """Samples used out of whose prompt tokens were taken for max_length."""
     num_quarantined: int = 0
     """Checkpoints that were found damaged and put aside; quarantine.json beside the checkpoints says why."""
 
@@ -129,13 +131,14 @@ def prepare_stage(
     settings = _settings(run, precision=launch.precision)
     key = _key(settings, names=("language", "samples", "template", "max_length"))
     table = _encoded(run, key=key, on_sample=on_sample)
-    _check_images(run, table=table)
+    check_source(run, table=table)
     num_steps = run.stage.steps_for(num_samples=len(table))
     config = {
         "run": asdict(run),
         "launch": asdict(launch),
         "settings": settings,
         "encoded_key": key,
+        "decoder_start_token_id": decoder_start_token(run.language),
         "num_steps": num_steps,
         "warmup": warmup_steps(run.stage, num_steps=num_steps, num_samples=len(table)),
     }
@@ -188,7 +191,8 @@ def _checkpoints_folder(run: StageRun, *, launch: LaunchConfig) -> Path:
 def _absolute(run: StageRun) -> StageRun:
     """Workers run in another folder, perhaps on another machine: every path becomes absolute."""
     samples, out = _table(run.samples), Path(run.out).resolve()
-    features = None if run.features is None else str(Path(run.features).resolve())
+    folders = {name: getattr(run, name) for name in ("features", "images")}
+    folders = {name: None if folder is None else str(Path(folder).resolve()) for name, folder in folders.items()}
     adapter = None if run.init_adapter is None else str(Path(run.init_adapter).resolve())
     if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
         raise ModelError(
@@ -197,7 +201,8 @@ def _absolute(run: StageRun) -> StageRun:
     out.mkdir(parents=True, exist_ok=True)
     language = replace(run.language, path=resolve_path(run.language.path))
     paths = {"samples": samples, "validation": None if run.validation is None else _table(run.validation)}
-    return replace(run, language=language, features=features, init_adapter=adapter, out=str(out), **paths)
+    vision = None if run.vision is None else replace(run.vision, path=resolve_path(run.vision.path))
+    return replace(run, language=language, vision=vision, init_adapter=adapter, out=str(out), **paths, **folders)
 
 
 def _table(path: str) -> str:
@@ -219,11 +224,19 @@ def _settings(run: StageRun, *, precision: str) -> dict[str, Any]:
                 "samples": hash_file(Path(run.samples)),
                 "validation": None if run.validation is None else hash_file(Path(run.validation)),
                 "features": None if run.features is None else Manifest.load(run.features).digest,
+                "images": None if run.images is None else Manifest.load(run.images).digest,
+                "vision": None if run.vision is None else _vision_settings(run.vision),
                 "init_adapter": None if run.init_adapter is None else _folder_hash(Path(run.init_adapter)),
                 "precision": precision,
             }
         )
     )
+
+
+def _vision_settings(vision: VisionConfig) -> dict[str, Any]:
+    """The live tower, without what only stored features have."""
+    settings = {name: value for name, value in asdict(vision).items() if name not in ("batch_size", "feature_dtype")}
+    return {**settings, "path": _model_fingerprint(vision.path)}
 
 
 def _model_fingerprint(path: str) -> str:
@@ -260,22 +273,10 @@ def _encoded(run: StageRun, *, key: str, on_sample: Callable[[int], None]) -> En
         template=run.stage.template,
         max_length=run.stage.max_length,
         key=key,
+        encoder_decoder=decoder_start_token(run.language) is not None,
         progress=on_sample,
     )
     return EncodedTable(path, key=key)
-
-
-def _check_images(run: StageRun, *, table: EncodedTable) -> None:
-    if run.features is None:
-        return
-    store = FeatureStore(run.features)
-    check_features(store, memvp=run.memvp, folder=run.features)
-    missing = sorted(image_id for image_id in table.image_ids if image_id not in store)
-    if missing:
-        raise ModelError(
-            f"{len(missing)} images of {run.samples} have no features in {run.features}, first {missing[0]!r}; "
-            "extract features of all images first"
-        )
 
 
 @contextmanager
@@ -310,6 +311,7 @@ def _publish(prepared: PreparedStage, *, state: TrainingState, launch: LaunchCon
         num_samples=prepared.counts.num_samples,
         num_dropped=prepared.counts.num_dropped,
         num_shortened=prepared.counts.num_shortened,
+        num_prompts_cut=prepared.counts.num_prompts_cut,
         num_quarantined=len(quarantined(_checkpoints_folder(prepared.run, launch=launch))),
     )
     body = {"settings": prepared.settings, "adapter_sha256": _folder_hash(adapter), "result": asdict(result)}
@@ -328,6 +330,8 @@ def _blank_model(run: StageRun) -> MemVPModel:
             memvp=run.memvp,
             lora=run.stage.lora,
             init_adapter=run.init_adapter,
+            vision=run.vision,
+            meta=True,
         )
 
 

@@ -12,18 +12,23 @@ from memvp_data.batch import Batch, attention_bias
 IGNORED = -100
 
 
-def token_loss_sum(logits_BTV: Tensor, labels_BT: Tensor, weights_BT: Tensor | None = None) -> Tensor:
+def token_loss_sum(
+    logits_BTV: Tensor, labels_BT: Tensor, weights_BT: Tensor | None = None, *, shift: bool = True
+) -> Tensor:
     """Sum over labelled tokens of -log p(label | what stands before it) times its weight; 0 when none is labelled.
 
-    It has a gradient even then. Only the logits of labelled tokens are raised to fp32: with a large vocabulary and long
-    prompts that is most of the memory of a training step.
+    It has a gradient even then. A causal model's logits are about the token after theirs; with `shift=False`, for the
+    decoder of an encoder-decoder, they are about their own. Only the logits of labelled tokens are raised to fp32: with
+    a large vocabulary and long prompts that is most of the memory of a training step.
     """
-    targets_BT = labels_BT[:, 1:]
-    kept_BT = targets_BT != IGNORED
-    logits, targets = logits_BTV[:, :-1][kept_BT].float(), targets_BT[kept_BT]
+    if shift:
+        logits_BTV, labels_BT = logits_BTV[:, :-1], labels_BT[:, 1:]
+        weights_BT = None if weights_BT is None else weights_BT[:, 1:]
+    kept_BT = labels_BT != IGNORED
+    logits, targets = logits_BTV[kept_BT].float(), labels_BT[kept_BT]
     if weights_BT is None:
         return F.cross_entropy(logits, targets, reduction="sum")
-    return (F.cross_entropy(logits, targets, reduction="none") * weights_BT[:, 1:][kept_BT]).sum()
+    return (F.cross_entropy(logits, targets, reduction="none") * weights_BT[kept_BT]).sum()
 
 
 def micro_batch_loss(model: nn.Module, batch: Batch, *, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -31,14 +36,26 @@ def micro_batch_loss(model: nn.Module, batch: Batch, *, device: torch.device, dt
 
     The sum of these over all micro-batches of all ranks is the loss of the global batch, whatever the split.
     """
-    output = model(
-        input_ids=batch.input_ids.to(device),
-        **_attention(batch, device=device, dtype=dtype),
-        visual_features=batch.visual_features.to(device=device, dtype=dtype),
-        image_index=batch.image_index.to(device),
-    )
+    output = model(**model_inputs(batch, device=device, dtype=dtype))
     weights = None if batch.label_weights is None else batch.label_weights.to(device)
-    return token_loss_sum(output.logits, batch.labels.to(device), weights) / batch.num_global_labels
+    is_causal = batch.decoder_input_ids is None
+    return token_loss_sum(output.logits, batch.labels.to(device), weights, shift=is_causal) / batch.num_global_labels
+
+
+def model_inputs(batch: Batch, *, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What the model is called with, labels left out: text, and images as features or as pixels."""
+    inputs = {
+        "input_ids": batch.input_ids,
+        "image_index": batch.image_index,
+        "row_images": batch.row_images,
+        "decoder_input_ids": batch.decoder_input_ids,
+    }
+    if batch.pixel_values is None:
+        inputs["visual_features"] = batch.visual_features.to(dtype=dtype)
+    else:
+        inputs["pixel_values"] = batch.pixel_values.to(dtype=dtype)
+    given = {name: value.to(device) for name, value in inputs.items() if value is not None}
+    return given | _attention(batch, device=device, dtype=dtype)
 
 
 def _attention(batch: Batch, *, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel
-from memvp_data.features import FeatureStore
-from memvp_data.loader import TrainingBatches
 from memvp_data.prefetch import PrefetchedBatches
+from memvp_train.batches import training_batches
 from memvp_train.checkpoint import CheckpointError, CheckpointStore, TrainingState, load_newest
 from memvp_train.config import LaunchConfig, StageConfig, StageRun, from_plain, run_from_dict
 from memvp_train.data_parallel import DataParallelEngine
-from memvp_train.encoded import EncodedTable
 from memvp_train.heartbeat import Beat, BeatingBatches
 from memvp_train.local_engine import DTYPES, Engine, LocalEngine
 from memvp_train.loop import train_stage
@@ -96,7 +94,9 @@ def _prepare(
     # Every rank draws the same initial weights.
     torch.manual_seed(run.stage.seed)
     language_model = build_language_model(run.language, dtype=DTYPES[launch.precision])
-    model = build_memvp_model(language_model, memvp=run.memvp, lora=run.stage.lora, init_adapter=run.init_adapter)
+    model = build_memvp_model(
+        language_model, memvp=run.memvp, lora=run.stage.lora, init_adapter=run.init_adapter, vision=run.vision
+    )
     if run.stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return run, launch, state, model
@@ -113,25 +113,7 @@ def _run(
     beat: Beat = _no_beat,
     after_step: Callable[[int], None] = lambda done: None,
 ) -> None:
-    features = None if run.features is None else FeatureStore(run.features)
-    table = EncodedTable(
-        Path(run.out) / "encoded.safetensors", key=config["encoded_key"], with_images=features is not None
-    )
-    batches = TrainingBatches(
-        table,
-        features,
-        seed=run.stage.seed,
-        global_batch_size=run.stage.global_batch_size,
-        micro_batch_size=run.stage.micro_batch_size,
-        rank=engine.rank,
-        world_size=engine.world_size,
-        pad_token_id=table.pad_token_id,
-        feature_shape=(1, run.memvp["vision_hidden_size"]) if features is None else features.feature_shape,
-        questions_per_image=run.stage.questions_per_image,
-        token_budget=run.stage.token_budget,
-        packed_tokens=run.stage.packed_tokens,
-        mean_over=run.stage.mean_over,
-    )
+    batches = training_batches(run, launch, config, rank=engine.rank, world_size=engine.world_size)
     ahead = PrefetchedBatches(batches, num_steps=config["num_steps"], num_workers=launch.loader_processes)
     try:
         train_stage(
