@@ -19,7 +19,7 @@ from memvp_data.metrics.pairing import read_predictions
 from memvp_data.metrics.suite import score
 from memvp_data.samples import read_samples
 from pipelines.paths import samples_path
-from pipelines.report import markdown, tracking_command
+from pipelines.report import markdown, model_line, tracking_command
 from pipelines.sources import test_table
 from pipelines.steps import FinishedStep
 from pipelines.storage import write_json
@@ -123,6 +123,8 @@ def closing_lines(report: Mapping[str, Any]) -> Iterator[str]:
     spent = ", ".join(f"{step} {value:.1f}" for step, value in seconds.items())
     yield f"seconds per step: {spent} (together {sum(seconds.values()):.1f})"
     yield f"re-used from an earlier submission: {', '.join(report['reused']) or 'nothing'}"
+    if report["registered_model"] is not None:
+        yield model_line(report["registered_model"])
     for benchmark, rows in report["benchmarks"].items():
         for note in dict.fromkeys(note for scored in rows.values() for note in scored["notes"]):
             yield f"{benchmark}: {note}"
@@ -140,7 +142,7 @@ def print_report(report: Mapping[str, Any], *, console: Console, folder: Path, t
     for line in closing_lines(report):
         console.print(line, soft_wrap=True)
     console.print(
-        f"report:   {folder / 'report.json'} and report.md, with every score of every benchmark", soft_wrap=True
+        f"report:   {folder / 'report.html'} (also report.json and report.md), with every score", soft_wrap=True
     )
     model = report["registered_model"]
     if model is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pipelines import benchmark_report, report
+from pipelines import benchmark_report, job_page, report
+from pipelines.config import as_settings
+from pipelines.html_report import Page, write_page
+from pipelines.redaction import blotted_settings
 from pipelines.step_log import log_benchmark_report, log_report
 from pipelines.steps import FinishedStep
+from pipelines.task_figure import draw_tasks
 from pipelines.tracking import Tracker
 
 
@@ -35,7 +39,8 @@ def end_instruct(job: Ended) -> dict[str, Any]:
     """The table of model states on the job's own test questions."""
     content = report.make_report(job.finished, name=job.config.name)
     report.write_report(content, folder=job.folder)
-    log_report(job.tracker, content, folder=job.folder)
+    pictures = _write_page(job, content, page_of=job_page.instruct_page)
+    log_report(job.tracker, content, folder=job.folder, pictures=pictures)
     report.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
     return content
 
@@ -44,6 +49,19 @@ def end_benchmarks(job: Ended) -> dict[str, Any]:
     """The official scores of every benchmark, and the differences between those who answered it."""
     content = benchmark_report.make_report(job.finished, name=job.config.name)
     benchmark_report.write_report(content, folder=job.folder)
-    log_benchmark_report(job.tracker, content, folder=job.folder)
+    pictures = _write_page(job, content, page_of=job_page.benchmarks_page)
+    log_benchmark_report(job.tracker, content, folder=job.folder, pictures=pictures)
     benchmark_report.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
     return content
+
+
+def _write_page(job: Ended, content: Mapping[str, Any], *, page_of: Callable[[job_page.Finished], Page]) -> list[Path]:
+    """report.html in the run folder; returns every picture of the job."""
+    figures = job.folder / "figures"
+    page = page_of(job_page.Finished(content, job.finished, blotted_settings(as_settings(job.config)), figures))
+    write_page(page, path=job.folder / "report.html")
+    drawn = [picture.path for pictures in page.pictures.values() for picture in pictures]
+    return drawn + [
+        draw_tasks(one.scores, title=one.title, path=figures / f"scores_{number}.png")
+        for number, one in enumerate(page.benchmarks, start=1)
+    ]

@@ -16,13 +16,13 @@ from memvp_data.features import FeatureStore
 from memvp_data.metrics.accuracy import score_predictions
 from memvp_data.samples import Sample, read_samples
 from memvp_train.answering import AnswerSettings
-from memvp_train.metrics import read_metrics
 from memvp_train.predict import answer_all
 from memvp_train.prediction_job import PredictionJob
+from pipelines.chosen_questions import choose
 from pipelines.config import JobConfig
-from pipelines.figures import draw_loss_curves, draw_retrieval_page
-from pipelines.paths import METRICS_NAME, predictions_path, samples_path
-from pipelines.retrieval_page import choose, make_panels
+from pipelines.figures import draw_retrieval_page
+from pipelines.paths import predictions_path, samples_path
+from pipelines.retrieval_page import make_panels
 from pipelines.rows import ROWS, Row, row_slices
 from pipelines.sources import test_files
 from pipelines.steps import StepContext, StepOutcome
@@ -93,11 +93,10 @@ def _samples(context: StepContext, name: str) -> list[Sample]:
 
 
 def _look_inside(context: StepContext, *, has_questions: bool) -> tuple[list[Path], int]:
-    """Curves and retrieval maps, and the bytes of the memory of one image, as stage 2's model answers from it."""
+    """Retrieval maps, and the bytes of the memory of one image, as stage 2's model answers from it."""
     folder = context.folder / "figures"
     folder.mkdir(exist_ok=True)
-    curves = {name: read_metrics(context.inputs[name].folder / METRICS_NAME) for name in ("stage1", "stage2")}
-    figures = [draw_loss_curves(curves, path=folder / "loss_curves.png")]
+    figures = []
     model, tokenizer = load_tuned(context.config, context.inputs["stage2"].folder / "adapter")
     features = FeatureStore(_features(context))
     asked = [sample for sample in _samples(context, "image") if sample.image_ids] if has_questions else []

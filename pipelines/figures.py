@@ -1,4 +1,4 @@
-"""Pictures of a job: loss curves, and a page of test images with the retrieval map of each answer. Knows no model."""
+"""A picture of test images, each with the retrieval map of its answer. Knows no model."""
 
 from __future__ import annotations
 
@@ -28,33 +28,6 @@ class Panel:
     """what was asked"""
     answers: Mapping[str, str]
     """who -> answer, in order"""
-
-
-def draw_loss_curves(curves: Mapping[str, Sequence[Mapping[str, float]]], *, path: Path) -> Path:
-    """One axis per stage: the loss of each step, its running mean, and the learning rate as a thin line."""
-    figure = Figure(figsize=(5.5 * max(1, len(curves)), 3.6), layout="constrained")
-    axes = figure.subplots(1, max(1, len(curves)), squeeze=False)[0]
-    for axis, (name, rows) in zip(axes, curves.items(), strict=False):
-        steps = [row["step"] for row in rows]
-        losses = np.asarray([row["loss"] for row in rows])
-        axis.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=0.8, label="loss")
-        axis.plot(steps, _smooth(losses), color="tab:blue", linewidth=1.6, label="loss, running mean")
-        axis.set(title=name, xlabel="optimiser step", ylabel="loss per label token")
-        rates = axis.twinx()
-        rates.plot(steps, [row["learning_rate"] for row in rows], color="tab:orange", linewidth=0.8)
-        rates.set_ylabel("learning rate", color="tab:orange")
-        axis.legend(loc="upper right", frameon=False)
-    figure.savefig(path, dpi=120)
-    return path
-
-
-def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over a window of a fiftieth of the curve, shorter at both ends."""
-    half = max(1, len(values) // 100)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    left = np.maximum(np.arange(len(values)) - half, 0)
-    right = np.minimum(np.arange(len(values)) + half + 1, len(values))
-    return (sums[right] - sums[left]) / (right - left)
 
 
 def draw_retrieval_page(panels: Sequence[Panel], *, path: Path) -> Path:

@@ -96,7 +96,7 @@ def write_page(page: Page, *, path: Path) -> Path:
 def render(page: Page) -> str:
     """The page as HTML."""
     sections: dict[str, list[Html]] = {
-        "Results": [*_opening(page), *(block for one in page.benchmarks for block in _benchmark(one))]
+        "Results": [*_opening(page), *(block for one in page.benchmarks for block in _benchmark(one))],
     }
     for title, pictures in page.pictures.items():
         sections[title] = [html_page.picture(one.path.read_bytes(), caption=one.caption) for one in pictures]
@@ -130,7 +130,7 @@ def _benchmark(benchmark: Benchmark) -> Iterator[Html]:
     if benchmark.differences:
         yield _differences(benchmark.differences)
     if len(names) > 1:
-        yield _charts(benchmark)
+        yield html_page.folded("every score as a bar, model state by model state", block=_charts(benchmark))
 
 
 def _count(scores: Mapping[str, Interval]) -> str:

@@ -16,6 +16,7 @@ from pipelines.fingerprint import digest_json
 from pipelines.kinds import Kind
 from pipelines.options import Options
 from pipelines.progress import step_progress
+from pipelines.redaction import blotted_settings
 from pipelines.services import Services
 from pipelines.settings import describe_settings
 from pipelines.step_log import log_step
@@ -55,8 +56,9 @@ def _open_tracking(config: Any, *, uri: str, storage: Path, folder: Path, consol
     settings = as_settings(config)
     key = digest_json({name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_JOB})
     tracker = open_tracker(config.tracking, uri=uri, storage=storage, run_folder=folder, key=key, console=console)
-    own = {name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_JOB}
-    tracker.open_parent(name=config.name, settings=flat_settings(own), text=describe_settings(settings))
+    clean = blotted_settings(settings)
+    own = {name: value for name, value in clean.items() if name not in _NOT_PART_OF_THE_JOB}
+    tracker.open_parent(name=config.name, settings=flat_settings(own), text=describe_settings(clean))
     return tracker
 
 
@@ -102,8 +104,9 @@ class _Job:
             folder = step_folder(self.folder, step=step.name, key=key)
             inputs = step.inputs(self.finished)
             context = StepContext(self.config, folder, inputs, progress, self.services, about=step.about)
-            done = run_step(step, context=context, key=key)
-            log_step(tracker, run_id, done)
+            with tracker.system_metrics(run_id):
+                done = run_step(step, context=context, key=key)
+            log_step(tracker, run_id, done, inputs=inputs)
         tracker.mark_complete(run_id)
         return done
 
@@ -114,7 +117,7 @@ class _Job:
             return
         with self._child(step, key=key) as run_id:
             tracker.tag_reused(run_id, key=key)
-            log_step(tracker, run_id, found)
+            log_step(tracker, run_id, found, inputs=step.inputs(self.finished))
         tracker.mark_complete(run_id)
 
     @contextmanager

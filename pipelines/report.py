@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from memvp_data.atomic import atomic_write
+from pipelines.redaction import blotted
 from pipelines.rows import ROWS
 from pipelines.steps import FinishedStep
 from pipelines.storage import write_json
 
 # Reading order of the toy world's tasks; tasks of other data follow in alphabetical order.
-_TASK_ORDER = ("colour", "shape", "count", "exist", "compare", "spatial", "choice")
+TASK_ORDER = ("colour", "shape", "count", "exist", "compare", "spatial", "choice")
 _EXTRA_SLICES = {"unseen": "unseen pairs", "text_only": "text-only"}
 
 
@@ -53,7 +54,7 @@ def results_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     """Header and lines of the results table; accuracies in per cent, "-" where a row has no such questions."""
     rows = report["rows"]
     tasks = {task for row in rows.values() for task in row["by_task"]}
-    ordered = [task for task in _TASK_ORDER if task in tasks] + sorted(tasks - set(_TASK_ORDER))
+    ordered = [task for task in TASK_ORDER if task in tasks] + sorted(tasks - set(TASK_ORDER))
     extras = {name: title for name, title in _EXTRA_SLICES.items() if any(name in row for row in rows.values())}
     header = ["model state", "image questions", "n", *(task or "(no category)" for task in ordered), *extras.values()]
     lines = [
@@ -100,7 +101,13 @@ def closing_lines(report: Mapping[str, Any]) -> list[str]:
         f"bytes per image memory: {report['image_memory_bytes']:,}",
         f"seconds per step: {spent} (together {sum(seconds.values()):.1f})",
         f"re-used from an earlier submission: {', '.join(reused) if reused else 'nothing'}",
+        model_line(report["registered_model"]),
     ]
+
+
+def model_line(model: Mapping[str, Any]) -> str:
+    """Which version the job registered, and why it is the champion or not."""
+    return f"version {model['version']} of {model['name']}: {model['reason']}"
 
 
 def print_report(report: Mapping[str, Any], *, console: Console, folder: Path, tracking_uri: str) -> None:
@@ -117,7 +124,7 @@ def print_report(report: Mapping[str, Any], *, console: Console, folder: Path, t
     for line in closing_lines(report):
         console.print(line, soft_wrap=True)
     model = report["registered_model"]
-    console.print(f"report:   {folder / 'report.json'} and report.md", soft_wrap=True)
+    console.print(f"report:   {folder / 'report.html'} (also report.json and report.md)", soft_wrap=True)
     for path in report["figures"]:
         console.print(f"picture:  {path}", soft_wrap=True)
     console.print(f"model:    {model['uri']} (version {model['version']})", soft_wrap=True)
@@ -127,10 +134,10 @@ def print_report(report: Mapping[str, Any], *, console: Console, folder: Path, t
 def tracking_command(uri: str) -> str:
     """What to type, or where to go, to see the runs."""
     if uri.startswith("http"):
-        return uri
+        return blotted(uri)
     mlflow = Path(sys.executable).parent / "mlflow"
     # Job execution is MLflow's own task queue: without it the server starts in a third of the time.
     return (
-        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} server --backend-store-uri {uri} --workers 1 --port 5000"
-        "  (then open http://127.0.0.1:5000)"
+        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} server --backend-store-uri {blotted(uri)} "
+        "--workers 1 --port 5000  (then open http://127.0.0.1:5000)"
     )

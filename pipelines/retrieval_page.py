@@ -1,4 +1,4 @@
-"""Chooses test questions and computes their retrieval maps: which patches the word of the answer looked up."""
+"""Retrieval maps of test questions: which patches the word of the answer looked up."""
 
 from __future__ import annotations
 
@@ -20,22 +20,6 @@ from memvp_data.text import encode_prompt
 from pipelines.figures import Panel
 
 _SHOWN_ROWS = {"base": "base", "stage1": "stage 1", "stage2": "stage 2"}
-
-
-def choose(samples: Sequence[Sample], *, count: int) -> list[Sample]:
-    """`count` questions, tasks in turn, no image twice while there are others."""
-    by_task: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_task.setdefault(sample.task, []).append(sample)
-    chosen: list[Sample] = []
-    while len(chosen) < min(count, len(samples)):
-        for task in sorted(by_task):
-            seen = {sample.image_ids for sample in chosen}
-            fresh = [sample for sample in by_task[task] if sample.image_ids not in seen] or by_task[task]
-            if fresh and len(chosen) < count:
-                chosen.append(fresh[0])
-                by_task[task].remove(fresh[0])
-    return chosen
 
 
 def make_panels(

@@ -15,7 +15,7 @@ _MODEL_LIBRARIES = ("torch", "transformers", "safetensors")
 _TRAINING_LIBRARIES = (*_MODEL_LIBRARIES, "peft", "deepspeed")
 # Whole packages, not single files: a step that is run once too often costs minutes, one too seldom a wrong result.
 _MODEL_CODE = ("memvp_core", "memvp_data", "memvp_train")
-_PICTURES = ("pipelines.retrieval_page", "pipelines.figures")
+_PICTURES = ("pipelines.retrieval_page", "pipelines.figures", "pipelines.chosen_questions")
 
 
 def instruct_steps(config: JobConfig) -> tuple[Step, ...]:

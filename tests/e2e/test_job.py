@@ -104,9 +104,38 @@ def test_mlflow_has_datasets_tables_and_pictures(client: Any) -> None:
     assert {"samples-stage1", "samples-stage2", "images"} <= names
     (features,) = children["extract_features"].inputs.dataset_inputs
     assert len(features.dataset.digest) == 36
+    read = {entry.dataset.name for entry in children["stage2"].inputs.dataset_inputs}
+    assert read == {"samples-stage2", "features"}
+    asked = {entry.dataset.name for entry in children["evaluate"].inputs.dataset_inputs}
+    assert "samples-image" in asked
+    assert names | read | asked <= {entry.dataset.name for entry in parent.inputs.dataset_inputs}
     figures = {item.path for item in client.list_artifacts(parent.info.run_id, "figures")}
-    assert figures == {"figures/loss_curves.png", "figures/retrieval.png"}
+    drawn = {"loss", "learning_rate", "grad_norm", "throughput", "memory", "retrieval"}
+    assert {f"figures/{name}.png" for name in drawn} <= figures
+    assert "figures/scores_1.png" in figures
     assert "scores.json" in {item.path for item in client.list_artifacts(children["evaluate"].info.run_id)}
+
+
+def test_mlflow_has_a_model_per_checkpoint_with_its_scores(client: Any, undisturbed: JobRun) -> None:
+    parent, children = runs(client)
+    found = client.search_logged_models([parent.info.experiment_id], max_results=100)
+    models = {model.name: model for model in found if model.source_run_id == children["stage2"].info.run_id}
+    kept = undisturbed.folder.glob("stage2/*/train/**/state.json")
+    steps = {json.loads(path.read_text())["step"] for path in kept}
+    assert set(models) == {f"stage2-step-{step}" for step in steps} | {"stage2-adapter"}
+    scores = {metric.key: metric.value for metric in models["stage2-adapter"].metrics}
+    assert scores["accuracy/stage2/image"] == undisturbed.report["rows"]["stage2"]["accuracy"]
+    assert scores["final_loss"] == undisturbed.rows("stage2")[-1]["loss"]
+
+
+def test_report_page_stands_alone(client: Any, undisturbed: JobRun) -> None:
+    page = (undisturbed.folder / "report.html").read_text(encoding="utf-8")
+    assert "the new champion" in page
+    assert "stage 2 (+ LoRA) minus base language model, no image" in page
+    assert 'src="data:image/jpeg' in page
+    assert ' src="http' not in page
+    parent, _ = runs(client)
+    assert "report.html" in {item.path for item in client.list_artifacts(parent.info.run_id)}
 
 
 def test_registered_champion_answers_bytes_path_and_no_image(
