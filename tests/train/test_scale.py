@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from measuring import peak_bytes  # pyright: ignore[reportMissingImports]
 
 MEMVP = {"vision_hidden_size": 32, "num_slots": 24, "projector_hidden_sizes": (16,)}
-SHAPE = StepShape(num_sequences=4, num_tokens=32, num_labels=8, num_rows=16)
+SHAPE = StepShape(num_sequences=4, num_tokens=32, num_labels=8, num_rows=16, width=32)
 LAUNCH = LaunchConfig(num_workers=0)
 LORA = LoraSettings(rank=4, dropout=0.1)
 
@@ -66,7 +66,7 @@ def measured(way: Way, *, language: LanguageModelConfig, stage: StageConfig, pre
         model.gradient_checkpointing_enable()  # type: ignore[operator]
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     engine = LocalEngine(model, trainable=trainable, stage=stage, precision=precision)
-    batch = SHAPE.batch(width=32, device="cpu")
+    batch = SHAPE.batch(device="cpu")
 
     def step() -> None:
         micro_batch_loss(engine.model, batch, device=engine.device, dtype=engine.dtype).backward()
@@ -131,7 +131,7 @@ def test_recomputing_saves_memory_and_costs_a_forward(language: LanguageModelCon
             "memory", language=language, memvp=MEMVP, lora=None, dtype=torch.float32, recomputes=recomputes
         )
         shape = replace(SHAPE, num_tokens=128)
-        found[recomputes] = trace_step(model, shape, width=32, machine=MACHINES["h100-80gb"], gradients="new").trace
+        found[recomputes] = trace_step(model, shape, machine=MACHINES["h100-80gb"], gradients="new").trace
     assert found[True].peak_bytes < 0.7 * found[False].peak_bytes
     assert found[True].flops > 1.2 * found[False].flops
 

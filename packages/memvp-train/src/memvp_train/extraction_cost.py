@@ -1,16 +1,16 @@
 """What storing features takes: bytes on disk as the shards have them, and the tower's time by a trace."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from memvp_data.features import feature_record
 from memvp_data.preprocessing import PREPROCESSING
 from memvp_data.tar_format import end_of
-from memvp_train.config import ConfigError, VisionConfig
+from memvp_train.config import VisionConfig
 from memvp_train.features import image_features
 from memvp_train.machines import Machine
-from memvp_train.models import build_tower
+from memvp_train.towers import build_tower, feature_shape
 from memvp_train.trace import tracing
 
 _HEADER = 512
@@ -36,23 +36,19 @@ def extraction_cost(vision: VisionConfig, *, num_images: int, num_workers: int, 
     """Cost of the features of `num_images` images by so many workers.
 
     Raises:
-        ConfigError: the preprocessing is unknown.
-        ModelError: the tower's config is not found.
+        ModelError: the tower's config is not found, or the tower does not give what is asked of it.
     """
-    if vision.preprocessing not in PREPROCESSING:
-        raise ConfigError(f"vision.preprocessing {vision.preprocessing!r} is unknown; take {', '.join(PREPROCESSING)}")
-    side = PREPROCESSING[vision.preprocessing].size
-    with torch.device("meta"):
-        tower = build_tower(replace(vision, random_init=True))
-        pixels = torch.empty(vision.batch_size, 3, side, side)
+    tower, side = build_tower(vision, meta=True), PREPROCESSING[vision.preprocessing].size
+    shape = feature_shape(vision)
+    pixels = torch.empty(vision.batch_size, 3, side, side, device="meta")
     with tracing(num_selected=0, fuses_all_attention=machine.fuses_all_attention) as trace:
-        _, num_rows, width = image_features(tower, pixels, vision=vision).shape
+        image_features(tower, pixels, vision=vision)
     dtype = getattr(torch, vision.feature_dtype)
     weights = sum(parameter.nbytes for parameter in tower.parameters())
     return ExtractionCost(
-        num_rows=num_rows,
-        width=width,
-        disk_bytes=num_images * stored_bytes(num_rows, width, dtype=dtype),
+        num_rows=shape.num_rows,
+        width=shape.width,
+        disk_bytes=num_images * stored_bytes(shape.num_rows, shape.width, dtype=dtype),
         memory_bytes=weights + pixels.nbytes + trace.peak_bytes,
         seconds=num_images / vision.batch_size / max(1, num_workers) * trace.seconds(machine),
     )

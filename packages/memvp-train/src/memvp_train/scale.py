@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from memvp_data.preprocessing import PREPROCESSING
 from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig
 from memvp_train.extraction_cost import extraction_cost
 from memvp_train.machines import Machine, machine_named
 from memvp_train.memory_cost import Counts, Memory, memory_of, zero_stage
+from memvp_train.towers import feature_shape
 from memvp_train.traced_step import Gradients, TracedStep, build_on_meta, trace_step
 from memvp_train.ways import StepShape, Way
 
@@ -63,6 +65,8 @@ class Setup:
     """What each worker has."""
     num_rows: int
     """Rows of an image; every sample is taken to have an image of its own."""
+    tower: VisionConfig | None = None
+    """A live tower, in which adapters train; None: features are stored."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +102,20 @@ def cost_of(
     stages: Mapping[str, StageConfig],
     *,
     language: LanguageModelConfig,
-    vision: VisionConfig,
+    vision: VisionConfig | None,
     memvp: Mapping[str, Any],
     launch: LaunchConfig,
     texts: Mapping[str, Text],
     num_images: int,
     machine: str = "cpu",
 ) -> dict[str, StepCost]:
-    """Cost of a recipe's steps with `launch.num_workers` workers: "extract_features", and each stage by its name.
+    """Cost of a recipe's steps with `launch.num_workers` workers: each stage by its name, "extract_features" before.
 
     Args:
         stages: the stages by name, in order.
         language: folder or hub name; only its config is read, no weights.
-        vision: the tower whose features are stored, once per image.
+        vision: the tower whose features are stored once per image, or which is live, with adapters; None: features
+            are published, as for videos.
         memvp: fields of memvp_core.MemVPConfig.
         launch: workers, ZeRO stage and precision.
         texts: what the samples of each stage are like, by the stage's name.
@@ -121,16 +126,35 @@ def cost_of(
         ConfigError: the machine is not in the table, or the preprocessing is unknown.
         ModelError: the config of the language model or of the tower is not found.
     """
-    worker = machine_named(machine)
-    store = extraction_cost(vision, num_images=num_images, num_workers=launch.num_workers, machine=worker)
-    setup = Setup(language, memvp, launch, worker, store.num_rows)
-    costs = {"extract_features": StepCost(store.memory_bytes, store.seconds, store.disk_bytes)}
+    worker, costs = machine_named(machine), dict[str, StepCost]()
+    setup = setup_of(language=language, vision=vision, memvp=memvp, launch=launch, machine=worker)
+    if vision is not None and setup.tower is None:
+        store = extraction_cost(vision, num_images=num_images, num_workers=launch.num_workers, machine=worker)
+        costs["extract_features"] = StepCost(store.memory_bytes, store.seconds, store.disk_bytes)
     for name, stage in stages.items():
         cost = stage_cost(stage, setup=setup, text=texts[name])
         # A checkpoint has the weights and both averages, in fp32; the adapter has the weights.
         disk = 4 * cost.num_trained * (3 * _NUM_CHECKPOINTS + 1)
         costs[name] = StepCost(cost.memory.total, cost.seconds, disk)
     return costs
+
+
+def setup_of(
+    *,
+    language: LanguageModelConfig,
+    vision: VisionConfig | None,
+    memvp: Mapping[str, Any],
+    launch: LaunchConfig,
+    machine: Machine,
+) -> Setup:
+    """What the stages of a recipe share. Without a tower the rows are as many as the memory has slots.
+
+    Raises:
+        ModelError: the tower's config is not found, or the tower does not give what is asked of it.
+    """
+    num_rows = memvp["num_slots"] if vision is None else feature_shape(vision).num_rows
+    is_live = vision is not None and vision.adapter_dim > 0
+    return Setup(language, memvp, launch, machine, num_rows, tower=vision if is_live else None)
 
 
 def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, way: Way = "memory") -> StageCost:
@@ -140,7 +164,14 @@ def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, way: Way = "memo
     rows = min(stage.micro_batch_size, -(-stage.global_batch_size // workers))
     num_micro_batches = -(-stage.global_batch_size // (rows * workers))
     accumulates = num_micro_batches > 1
-    usual = StepShape(rows, text.num_tokens, text.num_labels, setup.num_rows)
+    usual = StepShape(
+        num_sequences=rows,
+        num_tokens=text.num_tokens,
+        num_labels=text.num_labels,
+        num_rows=setup.num_rows,
+        width=setup.memvp["vision_hidden_size"],
+        image_side=None if setup.tower is None else PREPROCESSING[setup.tower.preprocessing].size,
+    )
     gradients: Gradients = "sent" if zero_stage(launch) >= 2 else "accumulated" if accumulates else "new"
     step, peak = (
         _traced(stage, replace(usual, num_tokens=length), setup=setup, way=way, gradients=gradients)
@@ -176,11 +207,11 @@ def _traced(stage: StageConfig, shape: StepShape, *, setup: Setup, way: Way, gra
         language=setup.language,
         memvp=setup.memvp,
         lora=stage.lora,
+        vision=setup.tower,
         dtype=_DTYPES[setup.launch.precision],
         recomputes=stage.gradient_checkpointing,
     )
-    width = setup.memvp["vision_hidden_size"]
-    return trace_step(model, shape, width=width, machine=setup.machine, gradients=gradients)
+    return trace_step(model, shape, machine=setup.machine, gradients=gradients)
 
 
 def _update_seconds(counts: Counts, *, setup: Setup) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from memvp_train.config import LanguageModelConfig, LoraSettings
+from memvp_train.config import LanguageModelConfig, LoraSettings, VisionConfig
 from memvp_train.machines import Machine
 from memvp_train.memory_cost import Counts
 from memvp_train.models import build_language_model
@@ -39,22 +39,25 @@ def build_on_meta(
     memvp: Mapping[str, Any],
     lora: LoraSettings | None,
     dtype: torch.dtype,
-    recomputes: bool,
+    vision: VisionConfig | None = None,
+    recomputes: bool = False,
 ) -> Any:
-    """A way's model as a stage trains it, on the meta device; `recomputes` is gradient checkpointing."""
-    model: Any = build_way(way, build_language_model(language, dtype=dtype, meta=True), memvp=dict(memvp), lora=lora)
+    """A way's model as a stage trains it, on the meta device; `vision` is a live tower, `recomputes` gradient
+    checkpointing."""
+    language_model = build_language_model(language, dtype=dtype, meta=True)
+    model: Any = build_way(way, language_model, memvp=dict(memvp), lora=lora, vision=vision, meta=True)
     if recomputes:
         model.gradient_checkpointing_enable()
     return model.to(dtype=dtype)
 
 
-def trace_step(model: Any, shape: StepShape, *, width: int, machine: Machine, gradients: Gradients) -> TracedStep:
-    """Run forward and backward as training does, on a model on the meta device; `width` is that of an image feature."""
+def trace_step(model: Any, shape: StepShape, *, machine: Machine, gradients: Gradients) -> TracedStep:
+    """Run forward and backward as training does, on a model on the meta device."""
     parameters = list(model.parameters())
     _prepare([parameter for parameter in parameters if parameter.requires_grad], gradients=gradients)
     started: list[int] = []
     is_encoder_decoder = model.language_model.config.is_encoder_decoder
-    batch = shape.batch(width=width, device=_META, is_encoder_decoder=is_encoder_decoder)
+    batch = shape.batch(device=_META, is_encoder_decoder=is_encoder_decoder)
     num_labels = shape.num_sequences * shape.num_labels
     with tracing(num_selected=num_labels, fuses_all_attention=machine.fuses_all_attention) as trace:
         hook = model.language_model.register_forward_pre_hook(lambda *_: started.append(trace.live_bytes))
