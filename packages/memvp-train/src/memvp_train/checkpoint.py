@@ -136,6 +136,15 @@ def verify(folder: Path) -> dict[str, Any]:
     return body
 
 
+def confirm(folder: Path) -> None:
+    """Make a checkpoint that somebody else copied survive a power cut, and verify the copy."""
+    for path in folder.iterdir():
+        _sync_file(path)
+    sync_folder(folder)
+    sync_folder(folder.parent)
+    verify(folder)
+
+
 def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 

@@ -29,6 +29,7 @@ from memvp_train.checkpoint import (
     KEPT,
     CheckpointStore,
     TrainingState,
+    confirm,
     newest_first,
     num_parameters,
     write_state,
@@ -265,6 +266,7 @@ class RayCheckpoints:
                 raise write_failed(error, folder=self._folder / name, num_parameters=size) from error
             ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED, timeout_s=600)
         if is_first:
+            confirm(self._folder / name)  # Ray copies without syncing
             copy_snapshot(self._folder, ray_version=ray.__version__)
 
 
