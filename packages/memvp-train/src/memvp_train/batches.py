@@ -16,6 +16,7 @@ from memvp_train.encoded import EncodedTable
 from memvp_train.live_features import pixel_store
 from memvp_train.models import ModelError, check_entries, check_features, check_shape
 from memvp_train.towers import feature_shape
+from memvp_train.validation_batches import ValidationBatches
 
 
 def image_source(run: StageRun, *, verify: Verify = "size") -> ImageSource | None:
@@ -59,6 +60,24 @@ def training_batches(
         token_budget=stage.token_budget,
         packed_tokens=stage.packed_tokens,
         mean_over=stage.mean_over,
+    )
+
+
+def validation_batches(run: StageRun, config: dict[str, Any], *, rank: int, world_size: int) -> ValidationBatches:
+    """This rank's share of the validation table; `config` is that of `prepare_stage`."""
+    source = image_source(run)
+    table = EncodedTable(
+        Path(run.out) / "validation.safetensors", key=config["validation_key"], with_images=source is not None
+    )
+    return ValidationBatches(
+        table,
+        source,
+        feature_shape=(1, run.memvp["vision_hidden_size"]) if source is None else source.feature_shape,
+        batch_size=run.stage.micro_batch_size,
+        pad_token_id=table.pad_token_id,
+        decoder_start_token_id=config["decoder_start_token_id"],
+        rank=rank,
+        world_size=world_size,
     )
 
 

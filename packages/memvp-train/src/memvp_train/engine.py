@@ -1,7 +1,8 @@
 """The DeepSpeed engine: ZeRO 1 to 3 behind the verbs of local_engine.Engine. The only file that imports deepspeed.
 
-ZeRO 0 is data_parallel.py. Nothing is compiled: torch's AdamW is passed in and the shared-memory collective, which DeepSpeed would build with g++
-at start-up, is switched off. DeepSpeed's own checkpoints (pickle, bound to a world size) are never written or read.
+ZeRO 0 is data_parallel.py. Nothing is compiled: torch's AdamW is passed in and the shared-memory collective, which
+DeepSpeed would build with g++ at start-up, is switched off. DeepSpeed's own checkpoints (pickle, bound to a world size)
+are never written or read.
 """
 
 import logging
