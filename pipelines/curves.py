@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from memvp_train.metrics import Row
@@ -103,7 +104,9 @@ def _draw(chart: Chart, stages: Mapping[str, Sequence[Row]], *, path: Path) -> P
         axis.set(title=stage, xlabel="optimiser step", ylabel=chart.unit)
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_ylim(bottom=0)
+        highest = max(row[curve.name] for curve in curves for row in rows if curve.name in row) if curves else 1.0
+        axis.set_ylim(0, 1.1 * max(highest, 1e-12) / chart.scale)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(curves) > 1:
             axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
