@@ -64,6 +64,21 @@ def test_dropout_is_left_to_peft() -> None:
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["forward", "forward_pre"])
+def test_hooks_of_the_base_layer_are_called(kind: str) -> None:
+    """The memory of BART and OPT hangs on linear layers: a way past their hooks would be a way past the image."""
+    ours, theirs = _pair(bias=True)
+    for model in (ours, theirs):
+        base = model[0].get_base_layer()  # type: ignore[index]
+        if kind == "forward":
+            base.register_forward_hook(lambda module, args, output: output + args[0].sum())
+        else:
+            base.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    x = torch.randn(6, 7, dtype=torch.float64)
+    for found, expected in zip(_results(ours, x), _results(theirs, x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_switched_off_it_is_the_base_layer_bit_for_bit() -> None:
     ours, _ = _pair(bias=True)
     x = torch.randn(6, 7, dtype=torch.float64)

@@ -38,10 +38,13 @@ class FusedLoraLinear(lora.Linear):
         is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         if name not in self.lora_A or name in self.lora_variant or is_autocast:
             return False
-        dropout, weight = self.lora_dropout[name], self.get_base_layer().weight
-        # Under ZeRO-3 weights are gathered by hooks of the inner layers, which only PEFT's own forward calls.
+        base = self.get_base_layer()
+        dropout, weight = self.lora_dropout[name], base.weight
+        # Hooks of the inner layers are called by PEFT's own forward alone: those of ZeRO-3, which gather the weights,
+        # and those of the memory, which in BART and OPT sits on linear layers.
         return (
             (isinstance(dropout, nn.Identity) or not self.training)
+            and not (base._forward_hooks or base._forward_pre_hooks)
             and not hasattr(weight, "ds_id")
             and x.dtype == weight.dtype == self.lora_A[name].weight.dtype
             and self.lora_A[name].bias is None
