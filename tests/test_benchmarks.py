@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("core_speed", "core_forms", "core_paper_shapes", "data_reading", "data_loader", "data_hand_over")
+SCRIPTS = ("core_speed", "core_forms", "core_paper_shapes", "data_reading", "data_loader", "data_hand_over", "train_memory")
 
 
 def numbers_in(content: Any) -> list[float]:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,25 +13,21 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from memvp_core.flops import model_flops
 from memvp_data.features import feature_record
 from memvp_data.shards import write_shards
-from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, VisionConfig
+from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig
 from memvp_train.extraction_cost import stored_bytes
-from memvp_train.local_engine import LocalEngine
 from memvp_train.machines import MACHINES, machine_named
 from memvp_train.memory_cost import Counts, memory_of
-from memvp_train.models import build_language_model
 from memvp_train.scale import Setup, Text, cost_of, sent_bytes, stage_cost
-from memvp_train.step import micro_batch_loss
 from memvp_train.trace import tracing
 from memvp_train.traced_step import build_on_meta, trace_step
-from memvp_train.ways import StepShape, Way, build_way
+from memvp_train.ways import StepShape
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from measuring import peak_bytes  # pyright: ignore[reportMissingImports]
+from train_memory import SIZES, Case, held_bytes, planned_bytes, write_config  # pyright: ignore[reportMissingImports]
 
 MEMVP = {"vision_hidden_size": 32, "num_slots": 24, "projector_hidden_sizes": (16,)}
 SHAPE = StepShape(num_sequences=4, num_tokens=32, num_labels=8, num_rows=16, width=32)
 LAUNCH = LaunchConfig(num_workers=0)
-LORA = LoraSettings(rank=4, dropout=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -53,51 +50,23 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def measured(way: Way, *, language: LanguageModelConfig, stage: StageConfig, precision: str) -> int:
-    """Bytes that a real step of the plain-torch engine holds at its worst moment, weights and optimiser included."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    model = build_way(
-        way,
-        build_language_model(language, dtype=dtype),
-        memvp=MEMVP,
-        lora=stage.lora,
-    )
-    if stage.gradient_checkpointing:
-        model.gradient_checkpointing_enable()  # type: ignore[operator]
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    engine = LocalEngine(model, trainable=trainable, stage=stage, precision=precision)
-    batch = SHAPE.batch(device="cpu")
-
-    def step() -> None:
-        micro_batch_loss(engine.model, batch, device=engine.device, dtype=engine.dtype).backward()
-        engine.step()
-
-    step()
-    state = engine.gather(step=1)
-    kept = sum(parameter.nbytes for parameter in engine.model.parameters())
-    kept += sum(value.nbytes for value in (*state.exp_avg.values(), *state.exp_avg_sq.values()))
-    kept += sum(value.nbytes for value in state.weights.values()) if precision != "fp32" else 0
-    return kept + peak_bytes(step)
-
-
 @pytest.mark.parametrize(
-    ("way", "precision", "lora", "recomputes"),
-    [("memory", "fp32", LORA, False), ("memory", "bf16", LORA, True), ("input space", "bf16", None, False),
-     ("full", "fp32", None, True)],
-)  # fmt: skip
-def test_memory_is_what_training_allocates(
-    language: LanguageModelConfig, way: Way, precision: str, lora: LoraSettings | None, recomputes: bool
-) -> None:
-    stage = StageConfig(
-        num_steps=1, global_batch_size=4, micro_batch_size=4, lora=lora, gradient_checkpointing=recomputes
-    )
-    launch = LaunchConfig(num_workers=0, precision=precision)  # type: ignore[arg-type]
-    setup = Setup(language, MEMVP, launch, machine_named("cpu"), num_rows=SHAPE.num_rows)
-    text = Text(num_samples=4, num_tokens=SHAPE.num_tokens, longest=SHAPE.num_tokens, num_labels=SHAPE.num_labels)
-    planned = stage_cost(stage, setup=setup, text=text, way=way).memory
-    found = measured(way, language=language, stage=stage, precision=precision)
-    # The goal is 15 %; what is left are scratch tensors inside of kernels, which weigh most in the smallest models.
-    assert planned.total == pytest.approx(found, rel=0.05)
+    "case",
+    [
+        Case("LLaMA-like", "memory", lora=True, dropout=0.05),
+        Case("LLaMA-like", "memory", "bf16", recomputes=True),
+        Case("LLaMA-like", "memory", "bf16", live_tower=True),
+        Case("T5-like", "input space", "bf16"),
+        Case("BART-like", "full", recomputes=True),
+    ],
+    ids=lambda case: f"{case.model}-{case.way}",
+)
+def test_memory_is_what_training_allocates(case: Any, tmp_path: Path) -> None:
+    sizes = {name: size for name, size in SIZES[case.model].items() if "layers" not in name}
+    sizes |= {name: 2 for name in SIZES[case.model] if "layers" in name}
+    language = write_config(tmp_path, case.model, sizes=sizes)
+    # The goal is 15 %; what is left are scratch tensors inside of kernels.
+    assert planned_bytes(case, language) == pytest.approx(held_bytes(case, language), rel=0.03)
 
 
 def test_flops_are_core_s(language: LanguageModelConfig) -> None:
