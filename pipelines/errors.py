@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 
+from pipelines.redaction import blotted
+
 # A ValueError raised by a line of these packages was written for the user. One raised deeper, inside a library, was
 # not: then the traceback is what helps.
 _OUR_PACKAGES = ("memvp_core", "memvp_data", "memvp_train", "pipelines")
@@ -14,7 +16,7 @@ def user_sentence(error: BaseException) -> str | None:
     """The sentence to print after "error: ", or None for a bug."""
     for cause in _chain(error):
         if isinstance(cause, (ValueError, OSError)) and _is_ours(cause):
-            return " ".join(str(cause).split())
+            return blotted(" ".join(str(cause).split()))
     return None
 
 

@@ -21,6 +21,9 @@ from pipelines.steps import FinishedStep
 from pipelines.storage import read_json
 from pipelines.tracking import Tracker
 
+_LONGEST_NOTE = 8000
+"""Characters of a tag; a run's note, which its page shows as Markdown, is one."""
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -88,6 +91,9 @@ def _log_results(
     tracker.log_numbers(tracker.parent_id, {**numbers, **seconds})
     if report["registered_model"] is not None:
         tracker.tag(tracker.parent_id, {REASON_TAG: report["registered_model"]["reason"]})
+    tracker.tag(
+        tracker.parent_id, {"mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8")[:_LONGEST_NOTE]}
+    )
     for name in ("report.html", "report.json", "report.md"):
         tracker.log_file(tracker.parent_id, folder / name)
     if table:

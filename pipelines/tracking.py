@@ -40,6 +40,8 @@ _LONGEST_DIGEST = 36
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 _SECONDS_FOR_THE_LAST_SAMPLE = 5.0
 CHAMPION = "champion"
+# Lets MLflow's pages open with runs and models instead of with traces of chats.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class TrackingError(ValueError):
@@ -280,7 +282,7 @@ def open_tracker(
         client = MlflowClient(uri, uri)
         found = client.get_experiment_by_name(config.experiment)
         artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
-        experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts)
+        experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts, _KIND)
     except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
         raise TrackingError(f"cannot open MLflow at {blotted(uri)} ({_first_line(error)}); set tracking.uri") from error
     return Tracker(client, uri, experiment, RunIds(run_folder / "mlflow.json", uri=blotted(uri)), key, console)
@@ -329,7 +331,7 @@ def register_model(
             version = _log_model(tracker, run_id, name, model_file, artifacts, requirements, metadata)
         verdict = judge(_champion_tags(tracker, name=name, other_than=version))
         for key, value in {**tags, REASON_TAG: verdict.reason}.items():
-            tracker.client.set_model_version_tag(name, version, key, value)
+            tracker.client.set_model_version_tag(name, version, key, blotted(value))
         if verdict.passed:
             tracker.client.set_registered_model_alias(name, CHAMPION, version)
     except (MlflowException, OSError) as error:
