@@ -90,6 +90,11 @@ class FinetuneConfig:
         check_name(self.name)
         _check_files(self.data.root, self.data.toyworld)
         _check_vision([self.data.dataset], vision=self.vision)
+        if (self.data.validation is None) != (self.stage.validation is None):
+            raise ConfigError(
+                f"data.validation ({self.data.validation}) names the split and stage.validation says how often; "
+                "set both or none"
+            )
         check_positive("data", self.data, names=("max_shard_samples",))
         check_positive("answers", self.answers, names=("batch_size", "max_new_tokens", "num_beams"))
         try:

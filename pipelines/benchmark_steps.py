@@ -89,7 +89,7 @@ def _job(context: StepContext, table: Path, *, adapter: str | None, template: st
     config, inputs = context.config, context.inputs
     answers: AnswerConfig = config.answers
     stored = inputs.get("extract_features")
-    is_live = stored is None and shown != "none"
+    is_live = stored is None and adapter is not None
     return PredictionJob(
         language=config.language,
         adapter=adapter,
@@ -101,7 +101,7 @@ def _job(context: StepContext, table: Path, *, adapter: str | None, template: st
             num_beams=answers.num_beams,
             batch_size=answers.batch_size,
         ),
-        features=str(stored.folder / "features") if stored is not None and shown != "none" else None,
+        features=None if stored is None else str(stored.folder / "features"),
         images=str(inputs["build_shards"].folder / "images") if is_live else None,
         vision=config.vision if is_live else None,
         image=shown,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from memvp_data.answers import with_best_answer
 from memvp_data.images import image_records
 from memvp_data.samples import Sample, read_samples, write_samples
 from memvp_data.shards import Manifest, write_shards
@@ -57,7 +58,9 @@ def _root(context: StepContext, source: Source) -> Path:
 def _write_table(context: StepContext, name: str, *, part: Part, roots: dict[str, Path]) -> int:
     path = samples_path(context.folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = write_samples(path, _noting_images(part.samples, images=part.images, roots=roots, name=name))
+    # Training is watched on the loss of the right answers; readers put them beside the questions of a test split.
+    samples = map(with_best_answer, part.samples) if name == "validation" else part.samples
+    count = write_samples(path, _noting_images(samples, images=part.images, roots=roots, name=name))
     if count == 0:
         raise ValueError(f"the official file of data.{name} holds no records; a step over nothing would learn nothing")
     return count

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from pipelines.kinds import Kind
 
 
 def run_entry(kind: Kind, arguments: list[str]) -> int:
-    """Exit code: 0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
+    """Run a job of this kind and return its exit code."""
+    return exit_code(lambda: _run(kind, arguments))
+
+
+def exit_code(run: Callable[[], None]) -> int:
+    """0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
     from memvp_train.config import ConfigError as PartConfigError
     from pipelines.config import ConfigError
     from pipelines.errors import user_sentence
 
     try:
-        _run(kind, arguments)
+        run()
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from memvp_train.config import LoraSettings
 from pipelines.config import ConfigError
 from pipelines.sources import Source, source_of
+from pipelines.step_settings import trains_tower
 from pipelines.steps import Step
 
 _SECONDS_FOR_AN_ANSWER = 5.0
@@ -108,10 +109,8 @@ def check_models(config: Any) -> dict[str, int]:
     check_launch(config.launch)
     for name, stage in config.stages.items():
         _check_known(f"{name}.template", stage.template)
-    if config.vision is not None:
-        _check_preprocessing(config.vision.preprocessing)
-        if config.stages:
-            _check_features(config)
+    if config.vision is not None and config.stages:
+        _check_features(config)
     build_tokenizer(config.language)
     return planned_parameters(config)
 
@@ -124,7 +123,14 @@ def planned_parameters(config: Any) -> dict[str, int]:
     for name, stage in config.stages.items():
         language_model = build_language_model(config.language, meta=True)
         _check_lora(stage.lora, language_model=language_model, setting=f"{name}.lora.target_modules")
-        model = build_memvp_model(language_model, memvp=config.memvp.to_dict(), lora=stage.lora, init_adapter=None)
+        model = build_memvp_model(
+            language_model,
+            memvp=config.memvp.to_dict(),
+            lora=stage.lora,
+            init_adapter=None,
+            vision=config.vision if trains_tower(config) else None,
+            meta=True,
+        )
         counts[name] = model.num_trainable_parameters()
     return counts
 
@@ -146,43 +152,18 @@ def _check_known(setting: str, template: str) -> None:
         raise ConfigError(f"{setting} must be one of {', '.join(TEMPLATES)}, got {template!r}")
 
 
-def _check_preprocessing(name: str) -> None:
-    from memvp_data.images import PREPROCESSING
-
-    if name not in PREPROCESSING:
-        raise ConfigError(f"vision.preprocessing must be one of {', '.join(PREPROCESSING)}, got {name!r}")
-
-
 def _check_features(config: Any) -> None:
     """What the tower will give against what the memory takes, from the tower's config alone."""
-    from transformers import CLIPVisionConfig
+    from memvp_train.towers import feature_shape
 
-    from memvp_data.images import PREPROCESSING
-    from memvp_train.models import resolve_path
-
-    vision, memvp = config.vision, config.memvp
-    try:
-        tower: Any = CLIPVisionConfig.from_pretrained(resolve_path(vision.path), **(vision.overrides or {}))
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+    shape, memvp = feature_shape(config.vision), config.memvp
+    if memvp.vision_hidden_size != shape.width:
         raise ConfigError(
-            f"vision.path {vision.path!r} cannot be read ({reason}); give a folder or hub name"
-        ) from error
-    size = PREPROCESSING[vision.preprocessing].size
-    if size != tower.image_size:
-        raise ConfigError(
-            f"vision.preprocessing {vision.preprocessing!r} makes images of {size} pixels, "
-            f"the tower {vision.path!r} takes {tower.image_size}"
+            f"memvp.vision_hidden_size is {memvp.vision_hidden_size}, the tower's are {shape.width} wide; "
+            f"set it to {shape.width}"
         )
-    side = tower.image_size // tower.patch_size
-    if vision.pool_side is not None and side % vision.pool_side:
-        raise ConfigError(f"vision.pool_side {vision.pool_side} must divide the tower's {side} patches per side")
-    patches = (vision.pool_side or side) ** 2
-    rows = {"patches": patches, "cls": 1, "all": patches + 1}[vision.tokens]
-    if memvp.vision_hidden_size != tower.hidden_size:
+    if memvp.num_slots < shape.num_rows:
         raise ConfigError(
-            f"memvp.vision_hidden_size is {memvp.vision_hidden_size}, the tower's are {tower.hidden_size} wide; "
-            f"set it to {tower.hidden_size}"
+            f"memvp.num_slots is {memvp.num_slots}, an image has {shape.num_rows} features; "
+            f"set {shape.num_rows} or more"
         )
-    if memvp.num_slots < rows:
-        raise ConfigError(f"memvp.num_slots is {memvp.num_slots}, an image has {rows} features; set {rows} or more")

@@ -32,6 +32,15 @@ def with_answer(sample: Sample, answer: str | None) -> Sample:
     return replace(sample, turns=(*asked, Turn("assistant", answer)))
 
 
+def with_best_answer(sample: Sample) -> Sample:
+    """A question with the rightest of its answers at its end, the first among equals; one that has an answer stays."""
+    if not sample.answers or sample.turns[-1].role == "assistant":
+        return sample
+    weights = sample.answer_weights or (1.0,) * len(sample.answers)
+    best = max(range(len(sample.answers)), key=lambda place: (weights[place], -place))
+    return with_answer(sample, sample.answers[best])
+
+
 def drawn_answer(sample: Sample, *, seed: int, epoch: int, number: int) -> Answer:
     """The answer that sample `number` of a table is given in an epoch: the same on any machine."""
     answers = possible_answers(sample)
