@@ -19,6 +19,7 @@ from memvp_data.samples import (
     SampleError,
     Turn,
     from_id,
+    read_image_ids,
     read_samples,
     to_id,
     write_samples,
@@ -96,6 +97,27 @@ def test_row_groups_follow_each_other_and_equal_samples_give_equal_bytes(tmp_pat
     write_samples(tmp_path / "b.parquet", samples)
     assert list(read_samples(tmp_path / "a.parquet")) == samples
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_any_part_of_a_table_equals_that_part_of_the_list(tmp_path: Path) -> None:
+    samples = [Sample(str(number), ("a",) * (number % 3), ()) for number in range(9000)]
+    write_samples(tmp_path / "a.parquet", samples)
+    for start, stop in [
+        (0, 1),
+        (1, 4096),
+        (4095, 4097),
+        (4096, 4096),
+        (4096, 8192),
+        (4097, 4100),
+        (8999, None),
+        (9, 3),
+    ]:
+        assert list(read_samples(tmp_path / "a.parquet", start=start, stop=stop)) == samples[start:stop]
+    assert list(read_image_ids(tmp_path / "a.parquet")) == [sample.image_ids for sample in samples]
+    write_samples(tmp_path / "none.parquet", [])
+    assert (
+        list(read_samples(tmp_path / "none.parquet", stop=3)) == list(read_image_ids(tmp_path / "none.parquet")) == []
+    )
 
 
 def test_a_failing_source_leaves_the_old_table(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ never become a path by itself. `to_id` maps the names of a dataset into that alp
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -204,9 +205,25 @@ def write_samples(path: Path | str, samples: Iterable[Sample]) -> int:
     return count
 
 
-def read_samples(path: Path | str) -> Iterator[Sample]:
-    """Stream the samples of a table in their order. Raises `SampleError` at once if it is no such table."""
-    path = Path(path)
+def read_samples(path: Path | str, *, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+    """Stream the samples of a table in their order, or those at `start` up to `stop`: parts before are not read.
+
+    Raises `SampleError` at once if it is no such table.
+    """
+    table = _opened(path := Path(path))
+    groups, skipped = _row_groups(table, start=start, stop=stop)
+    rows = _rows(table, path=path, row_groups=groups, columns=None)
+    return map(_from_row, islice(rows, start - skipped, None if stop is None else max(stop, start) - skipped))
+
+
+def read_image_ids(path: Path | str) -> Iterator[tuple[str, ...]]:
+    """Stream the names of the images of each sample, and nothing else of the table."""
+    table = _opened(path := Path(path))
+    groups = range(table.num_row_groups)
+    return (tuple(row["image_ids"]) for row in _rows(table, path=path, row_groups=groups, columns=["image_ids"]))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
     if not path.is_file():
         raise SampleError(f"samples table {path} does not exist; write it with memvp_data.samples.write_samples")
     try:
@@ -218,14 +235,24 @@ def read_samples(path: Path | str) -> Iterator[Sample]:
         table.close()
         known = " or ".join(_READABLE)
         raise SampleError(f"{path} is not a samples table of schema {known}; write it with write_samples")
-    return _rows(table, path=path)
+    return table
 
 
-def _rows(table: pq.ParquetFile, *, path: Path) -> Iterator[Sample]:
+def _row_groups(table: pq.ParquetFile, *, start: int, stop: int | None) -> tuple[range, int]:
+    """The row groups that hold the rows from `start` up to `stop`, and how many rows stand before them."""
+    ends = list(accumulate(table.metadata.row_group(number).num_rows for number in range(table.num_row_groups)))
+    first = bisect_right(ends, start)
+    last = len(ends) if stop is None else bisect_left(ends, stop) + 1
+    return range(first, min(last, len(ends))), ends[first - 1] if first else 0
+
+
+def _rows(
+    table: pq.ParquetFile, *, path: Path, row_groups: Sequence[int], columns: list[str] | None
+) -> Iterator[dict[str, Any]]:
     with table:
         try:
-            for batch in table.iter_batches(batch_size=1024):
-                yield from map(_from_row, batch.to_pylist())
+            for batch in table.iter_batches(batch_size=1024, row_groups=list(row_groups), columns=columns):
+                yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise SampleError(f"samples table {path} is damaged ({error}); write it again") from error
 

@@ -25,6 +25,7 @@ from ray.train import CheckpointConsistencyMode, FailureConfig, RunConfig, Scali
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from memvp_train.actor_pool import ActorDied, ActorPool
 from memvp_train.checkpoint import (
     KEPT,
     CheckpointStore,
@@ -332,25 +333,16 @@ def map_actors(
     each item as it finishes. An actor that dies is replaced and its item tried again, three times at most. A
     `ValueError` in an actor is raised here as itself. Needs an open `ray_session`.
     """
-    _check_room(cpus=cpus_per_actor, gpus=gpus_per_actor)
-    actor_type = ray.remote(_Actor).options(
-        num_cpus=cpus_per_actor, num_gpus=gpus_per_actor, max_restarts=-1, max_task_retries=3
-    )
-    actors = [actor_type.remote(make, num_threads=cpus_per_actor) for _ in range(min(num_actors, len(items)))]
+    actors = _RayActors(make, cpus=cpus_per_actor, gpus=gpus_per_actor)
     try:
-        return _answered(actors, items, on_done=on_done)
+        return ActorPool(actors).run(items, num_actors=num_actors, on_done=on_done)
     except RayTaskError as error:
         cause = getattr(error, "cause", None)
         if isinstance(cause, ValueError):
             raise cause from None
         raise
-    except RayActorError as error:
-        raise LaunchError(
-            f"an actor died four times at the same item ({last_line(error)}); give it more memory or smaller batches"
-        ) from error
-    finally:
-        for actor in actors:
-            ray.kill(actor)
+    except ActorDied as error:
+        raise LaunchError(f"actors died at the same item again and again ({error}); give them more memory") from error
 
 
 class _Actor:
@@ -369,26 +361,32 @@ class _Actor:
         return self._fn(item)
 
 
-def _answered(actors: Sequence[Any], items: Sequence[Any], *, on_done: Callable[[int], None]) -> list[Any]:
-    """The next item goes to whichever actor is free; those the cluster has no room for never hold one."""
-    results: list[Any] = [None] * len(items)
-    at_work: dict[Any, tuple[Any, int | None]] = {actor.start.remote(): (actor, None) for actor in actors}
-    places, missing = iter(range(len(items))), len(items)
-    while missing:
-        (finished,), _ = ray.wait(list(at_work), num_returns=1)
-        actor, place = at_work.pop(finished)
-        result = ray.get(finished)
-        if place is not None:
-            results[place], missing = result, missing - 1
-            on_done(place)
-        following = next(places, None)
-        if following is not None:
-            at_work[actor.run.remote(items[following])] = (actor, following)
-    return results
+class _RayActors:
+    """Ray's calls for an ActorPool."""
 
+    def __init__(self, make: Callable[[], Callable[[Any], Any]], *, cpus: int, gpus: float) -> None:
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
+            # Ray would wait for one without end.
+            raise LaunchError(f"no machine of this Ray has {cpus} CPUs and {gpus} GPUs for an actor; ask for less")
+        kind: Any = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus)
+        self._make = lambda: kind.remote(make, num_threads=cpus)
 
-def _check_room(*, cpus: int, gpus: float) -> None:
-    """Refuse actors that no machine of the cluster can hold: Ray would wait for one without end."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        raise LaunchError(f"no machine of this Ray has {cpus} CPUs and {gpus} GPUs for an actor; ask for less")
+    def start(self) -> tuple[Any, Any]:
+        actor = self._make()
+        return actor, actor.start.remote()
+
+    def give(self, actor: Any, item: Any, /) -> Any:
+        return actor.run.remote(item)
+
+    def first_ended(self, calls: list[Any], /) -> Any:
+        return ray.wait(calls, num_returns=1)[0][0]
+
+    def result(self, call: Any, /) -> Any:
+        try:
+            return ray.get(call)
+        except RayActorError as error:
+            raise ActorDied(last_line(error).partition(". ")[0]) from error
+
+    def end(self, actor: Any, /) -> None:
+        ray.kill(actor)

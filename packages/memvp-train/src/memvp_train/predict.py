@@ -1,159 +1,189 @@
-"""Answers of a model to questions, as a JSONL file: greedy, in batches of like length, every row on its own.
+"""Predictions of any number of questions as JSONL files: cut into shards, answered by one or many actors, resumed.
 
-Batch composition never changes an answer (left padding, masked), so the file is the same for any batch size.
+A shard is a run of consecutive samples. Its file appears whole, with a note of what it was made from; called again,
+`answer` keeps what is whole and still right and makes the rest. The final file holds the shards in the samples' order,
+so it is the same for any number of actors and any order in which they finish.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor
+from memvp_data.samples import Sample, read_image_ids, read_samples
+from memvp_train.answer_files import digest, is_whole, join_answers, write_answers
+from memvp_train.answering import answer_samples
+from memvp_train.answering_model import LoadedJobs, stored_images
+from memvp_train.prediction_job import PredictionJob, job_from_dict
+from memvp_train.shown_images import PredictError, Shown, check_images
 
-from memvp_core import MemVPModel
-from memvp_data.atomic import atomic_write
-from memvp_data.features import FeatureStore
-from memvp_data.samples import Sample
-from memvp_data.text import encode_prompt
-
-ImageMode = Literal["own", "none", "other"]
+MapActors = Callable[..., list[Any]]
 
 
-class PredictError(ValueError):
-    """Questions cannot be answered with what was given."""
+def map_in_process(
+    make: Callable[[], Callable[[Any], Any]],
+    items: Sequence[Any],
+    *,
+    num_actors: int = 1,
+    on_done: Callable[[int], None] = lambda place: None,
+) -> list[Any]:
+    """One function from `make` for every item, here, one after the other; same call as launch.map_actors."""
+    fn, results = make(), []
+    for place, item in enumerate(items):
+        results.append(fn(item))
+        on_done(place)
+    return results
+
+
+def answer(
+    job: PredictionJob,
+    out: Path | str,
+    *,
+    map_actors: MapActors = map_in_process,
+    num_actors: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Path:
+    """Write {"question_id", "text", "prompt", "images"} for every sample, in their order; see `answer_all`."""
+    out = Path(out)
+    answer_all({out: job}, map_actors=map_actors, num_actors=num_actors, progress=progress)
+    return out
+
+
+def answer_all(
+    jobs: Mapping[Path, PredictionJob],
+    *,
+    map_actors: MapActors = map_in_process,
+    num_actors: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write the answers of each job to its path, all by the same actors, each of which has one model at a time.
+
+    Jobs of the same model should stand side by side. `progress` gets the number of answers so far over all jobs,
+    those of an earlier call included. What cannot be answered is refused before anything is loaded or written.
+    """
+    plans = [_Plan.of(job.absolute(), out=Path(out).resolve()) for out, job in jobs.items()]
+    for plan in plans:
+        plan.check()
+    open_shards = [shard for plan in plans for shard in plan.open_shards()]
+    done = sum(plan.num_samples for plan in plans) - sum(shard.num_samples for shard in open_shards)
+    progress(done)
+
+    def on_done(place: int) -> None:
+        nonlocal done
+        done += open_shards[place].num_samples
+        progress(done)
+
+    if open_shards:
+        items = [shard.item for shard in open_shards]
+        map_actors(ShardAnswerer, items, num_actors=min(num_actors, len(items)), on_done=on_done)
+    for plan in plans:
+        plan.finish()
+
+
+class ShardAnswerer:
+    """What an actor does: shard after shard, plain values in and a file out, with the model it has loaded already."""
+
+    def __init__(self) -> None:
+        self._loaded = LoadedJobs()
+
+    def __call__(self, item: dict[str, Any]) -> None:
+        """Answer the samples of one shard and write its file."""
+        job, loaded = job_from_dict(item["job"]), self._loaded
+        samples = list(read_samples(job.samples, start=item["start"], stop=item["stop"]))
+        shown = loaded.shown(job, [sample.image_ids for sample in samples])
+        model, tokenizer = loaded.model(job)
+        texts = answer_samples(model, tokenizer, samples, shown, source=loaded.source(job), settings=job.settings)
+        rows = [_row(*each) for each in zip(samples, texts, shown, strict=True)]
+        write_answers(Path(item["path"]), rows, made_from=item["made_from"])
+
+
+def _row(sample: Sample, text: str, shown: Shown) -> dict[str, Any]:
+    question = next((turn.text for turn in reversed(sample.turns) if turn.role == "user"), "")
+    return {"question_id": sample.id, "text": text, "prompt": question, "images": list(shown)}
 
 
 @dataclass(frozen=True)
-class _Prompt:
-    place: int
-    """Position of the sample in the input and of its row in the file."""
-    input_ids: tuple[int, ...]
-    image_id: str | None
+class _Shard:
+    path: Path
+    made_from: str
+    item: dict[str, Any]
+    """What an actor is given."""
+
+    @property
+    def num_samples(self) -> int:
+        return self.item["stop"] - self.item["start"]
 
 
-def predict(
-    model: MemVPModel,
-    tokenizer: Any,
-    samples: Sequence[Sample],
-    features: FeatureStore | None,
-    *,
-    template: str,
-    out_path: Path | str,
-    batch_size: int = 64,
-    image: ImageMode = "own",
-    max_new_tokens: int = 8,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Path:
-    """Write one row {"question_id", "text", "prompt", "image"} per sample, in the order of `samples`, atomically.
+@dataclass(frozen=True)
+class _Plan:
+    """One job, its file and its shards."""
 
-    `image` "own" shows each question its image, "none" no image at all, "other" the image of another sample (see
-    `other_images`). Samples without an image are answered without one in every mode. `progress` gets the number of
-    answers so far. The model is left in the mode (train or eval) it came in.
+    job: PredictionJob
+    out: Path
+    made_from: str
+    images: list[Shown]
+    """Of each sample."""
+
+    @classmethod
+    def of(cls, job: PredictionJob, *, out: Path) -> "_Plan":
+        images = list(read_image_ids(job.samples))
+        if not images:
+            raise PredictError(f"{job.samples} holds no questions; write a samples table with at least one")
+        return cls(job, out, job.made_from(), images)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.images)
+
+    @property
+    def folder(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.shards")
+
+    def check(self) -> None:
+        """Refuse images without features."""
+        if self.job.image != "none":
+            # The images of other samples are images of these samples too.
+            check_images(self.images, source=stored_images(self.job))
+
+    def shards(self) -> list[_Shard]:
+        job = asdict(self.job)
+        return [self._shard(*each, job=job) for each in cut(self.images, size=self.job.samples_per_shard)]
+
+    def _shard(self, start: int, stop: int, *, job: dict[str, Any]) -> _Shard:
+        path = self.folder / f"{start:09d}-{stop:09d}.jsonl"
+        made_from = digest({"job": self.made_from, "start": start, "stop": stop})
+        item = {"job": job, "start": start, "stop": stop, "path": str(path), "made_from": made_from}
+        return _Shard(path, made_from, item)
+
+    def open_shards(self) -> list[_Shard]:
+        """Shards that must be answered."""
+        if is_whole(self.out, made_from=self.made_from):
+            return []
+        return [shard for shard in self.shards() if not is_whole(shard.path, made_from=shard.made_from)]
+
+    def finish(self) -> None:
+        """Join the shards, unless that was done before, and clear them away."""
+        if not is_whole(self.out, made_from=self.made_from):
+            shards = self.shards()
+            missing = [shard.path.name for shard in shards if not is_whole(shard.path, made_from=shard.made_from)]
+            if missing:
+                raise PredictError(f"{len(missing)} shards in {self.folder} were not written whole; run it again")
+            join_answers(self.out, [shard.path for shard in shards], made_from=self.made_from)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def cut(images: Sequence[Shown], *, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every shard: at least `size` samples but in the last, up to twice as many to end with an image.
+
+    So the questions of an image that stand together are answered together, and it is encoded once.
     """
-    shown = _shown_images(samples, image=image)
-    _check_features(shown, features=features)
-    prompts = [
-        _Prompt(place, encode_prompt(sample, tokenizer=tokenizer, template=template), shown[place])
-        for place, sample in enumerate(samples)
-    ]
-    answers: dict[int, str] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in _batches(prompts, size=batch_size):
-            texts = _answer(model, batch, tokenizer=tokenizer, features=features, max_new_tokens=max_new_tokens)
-            answers |= {prompt.place: text for prompt, text in zip(batch, texts, strict=True)}
-            progress(len(answers))
-    finally:
-        model.train(was_training)
-    rows = (_row(sample, text=answers[place], image=shown[place]) for place, sample in enumerate(samples))
-    return _write(Path(out_path), rows=rows)
-
-
-def other_images(samples: Sequence[Sample]) -> dict[str, str]:
-    """Each image to another one: a rotation of the images in the order of first use by half their number.
-
-    Deterministic, without a fixed point, and far enough that questions about one image do not come back to it.
-    """
-    images = list(dict.fromkeys(image_id for sample in samples for image_id in sample.image_ids[:1]))
-    if len(images) == 1:
-        raise PredictError(f"there is only one image, {images[0]!r}; showing another one needs two or more")
-    shift = len(images) // 2
-    return {image_id: images[(place + shift) % len(images)] for place, image_id in enumerate(images)}
-
-
-def _shown_images(samples: Sequence[Sample], *, image: ImageMode) -> list[str | None]:
-    own = [sample.image_ids[0] if sample.image_ids else None for sample in samples]
-    if image == "none":
-        return [None] * len(own)
-    if image == "own":
-        return own
-    if image != "other":
-        raise PredictError(f"image must be own, none or other, got {image!r}")
-    other = other_images(samples)
-    return [None if image_id is None else other[image_id] for image_id in own]
-
-
-def _check_features(shown: Sequence[str | None], *, features: FeatureStore | None) -> None:
-    missing = sorted(
-        {image_id for image_id in shown if image_id is not None and (features is None or image_id not in features)}
-    )
-    if missing:
-        raise PredictError(
-            f"{len(missing)} images have no features, first {missing[0]!r}; extract them, or use image='none'"
-        )
-
-
-def _batches(prompts: Sequence[_Prompt], *, size: int) -> Iterator[list[_Prompt]]:
-    """Longest first: the largest batch comes when the user is still watching, and little is padded."""
-    if size < 1:
-        raise PredictError(f"batch_size must be at least 1, got {size}")
-    ordered = sorted(prompts, key=lambda prompt: (-len(prompt.input_ids), prompt.place))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
-
-
-@torch.inference_mode()
-def _answer(
-    model: MemVPModel, batch: list[_Prompt], *, tokenizer: Any, features: FeatureStore | None, max_new_tokens: int
-) -> list[str]:
-    device = next(model.parameters()).device
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-    input_ids, attention_mask = _left_padded([prompt.input_ids for prompt in batch], padding=padding)
-    images = list(dict.fromkeys(prompt.image_id for prompt in batch if prompt.image_id is not None))
-    places = {image_id: place for place, image_id in enumerate(images)}
-    index = [-1 if prompt.image_id is None else places[prompt.image_id] for prompt in batch]
-    memory = model.encode(features.load(images).to(device)) if features is not None and images else None
-    output = model.generate(
-        input_ids=input_ids.to(device),
-        attention_mask=attention_mask.to(device),
-        memory=memory,
-        image_index=torch.tensor(index, device=device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=padding,
-    )
-    return [text.strip() for text in tokenizer.batch_decode(output[:, input_ids.shape[1] :], skip_special_tokens=True)]
-
-
-def _left_padded(rows: Sequence[Sequence[int]], *, padding: int) -> tuple[Tensor, Tensor]:
-    """(B, T) ids and mask, rows pushed to the right."""
-    length = max(map(len, rows))
-    ids = torch.tensor([[padding] * (length - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
-
-
-def _row(sample: Sample, *, text: str, image: str | None) -> dict[str, str | None]:
-    question = next((turn.text for turn in reversed(sample.turns) if turn.role == "user"), "")
-    return {"question_id": sample.id, "text": text, "prompt": question, "image": image}
-
-
-def _write(path: Path, *, rows: Iterable[dict[str, str | None]]) -> Path:
-    with atomic_write(path) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    return path
+    start = 0
+    for place in range(1, len(images)):
+        num_samples = place - start
+        is_same_image = bool(images[place]) and images[place] == images[place - 1]
+        if num_samples >= 2 * size or (num_samples >= size and not is_same_image):
+            yield start, place
+            start = place
+    if images:
+        yield start, len(images)
