@@ -52,15 +52,16 @@ def write_model(folder: Path, kind: str) -> LanguageModelConfig:
         tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>"
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    tokens = {"vocab_size": len(words), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    tokens: dict[str, Any] = {"vocab_size": len(words), "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    tokens["decoder_start_token_id"] = 2 if kind == "bart" else 1
     if kind == "bart":
-        sizes = {f"{stack}_{name}": size for stack in ("encoder", "decoder")
+        sizes: dict[str, Any] = {f"{stack}_{name}": size for stack in ("encoder", "decoder")
                  for name, size in (("layers", 2), ("ffn_dim", 24), ("attention_heads", 2))}  # fmt: skip
-        config = BartConfig(d_model=16, init_std=0.3, decoder_start_token_id=2, max_position_embeddings=40,
+        config = BartConfig(d_model=16, init_std=0.3, max_position_embeddings=40,
                             **sizes, **tokens)  # fmt: skip
         model: Any = BartForConditionalGeneration(config)
     else:
-        config = T5Config(d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, decoder_start_token_id=1, **tokens)
+        config = T5Config(d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, **tokens)
         model = T5ForConditionalGeneration(config)
     model.save_pretrained(folder)
     return LanguageModelConfig(str(folder), overrides=STILL[kind])

@@ -1,6 +1,7 @@
 """Feature shards: what the tower gives for the image, kept when they are whole, made again when not."""
 
 import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,10 @@ def test_random_tower_is_drawn_from_its_seed(vision: VisionConfig) -> None:
     assert len(towers[0].encoder.layers) == 1
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_tower_with_adapters_that_train_is_refused_before_it_is_built(
+    images: Path, vision: VisionConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(FeatureError, match=r"vision.adapter_dim 3 .* set it to 0, or train from pixels"):
+        extract_features(images, tmp_path / "out", replace(vision, adapter_dim=3))

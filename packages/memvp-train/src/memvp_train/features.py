@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memvp_core.vision import FeatureSpec, tower_features
+from memvp_core.vision import tower_features
 from memvp_data.deduplication import with_same
 from memvp_data.features import SUFFIX, feature_record, pooled
 from memvp_data.images import load_image, preprocess
@@ -22,7 +22,8 @@ from memvp_data.manifest import Manifest, ShardEntry, hash_file
 from memvp_data.reader import ShardReader
 from memvp_data.shards import load_part, save_part, verify, write_manifest, write_shard
 from memvp_train.config import VisionConfig
-from memvp_train.models import build_tower, resolve_path
+from memvp_train.loading import resolve_path
+from memvp_train.towers import build_tower, feature_spec
 
 KIND = "features"
 # What an adapter in a tower is called; its outputs would follow it, even while its weights do not train.
@@ -58,6 +59,11 @@ def extract_features(
     Called again it keeps shards that are whole and made the same way, and makes the others. `progress` gets the
     number of images done, counting kept ones.
     """
+    if vision.adapter_dim:
+        raise FeatureError(
+            f"vision.adapter_dim {vision.adapter_dim} puts adapters that train into the tower, and stored features "
+            "would be stale after the first step; set it to 0, or train from pixels"
+        )
     images, out = Path(images).resolve(), Path(out).resolve()
     source = Manifest.load(images)
     meta = feature_meta(vision, images=source)
@@ -91,9 +97,11 @@ def feature_meta(vision: VisionConfig, *, images: Manifest) -> dict[str, Any]:
     return {
         "encoder": vision.path,
         "weights_sha256": _weights_hash(vision),
-        "layer": vision.layer,
+        "layer": vision.layer if isinstance(vision.layer, int) else list(vision.layer),
         "tokens": vision.tokens,
         "post_norm": vision.post_norm,
+        "projection": vision.projection,
+        "grid": vision.grid,
         "pool_side": vision.pool_side,
         "preprocessing": vision.preprocessing,
         "dtype": vision.feature_dtype,
@@ -135,8 +143,7 @@ def check_tower(tower: nn.Module) -> None:
 @torch.inference_mode()
 def image_features(tower: nn.Module, pixel_values: Tensor, *, vision: VisionConfig) -> Tensor:
     """(B, 3, S, S) to (B, g, c) in the dtype that is stored."""
-    spec = FeatureSpec(layer=vision.layer, tokens=vision.tokens, post_norm=vision.post_norm)
-    features = tower_features(tower, pixel_values, spec)
+    features = tower_features(tower, pixel_values, feature_spec(vision))
     if vision.pool_side is not None:
         features = torch.stack([pooled(rows, side=vision.pool_side) for rows in features])
     return features.to(getattr(torch, vision.feature_dtype))
@@ -170,7 +177,8 @@ def _tower(vision: str) -> nn.Module:
 
 def _weights_hash(vision: VisionConfig) -> str:
     """Hash of the tower's weight files; of the settings alone where there are none yet (drawn, or on the hub)."""
-    files = sorted(Path(resolve_path(vision.path)).glob("*.safetensors"))
+    path = Path(resolve_path(vision.path))
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     if vision.random_init or not files:
         return f"{'random seed ' + str(vision.seed) if vision.random_init else 'hub'} {json.dumps(vision.overrides)}"
     return "-".join(hash_file(path) for path in files)
