@@ -19,10 +19,17 @@ from memvp_train.towers import build_tower as build_tower
 from memvp_train.towers import build_vision_tower
 
 
-def build_language_model(config: LanguageModelConfig, *, dtype: torch.dtype | None = None, meta: bool = False) -> Any:
+def build_language_model(
+    config: LanguageModelConfig,
+    *,
+    dtype: torch.dtype | None = None,
+    meta: bool = False,
+    device_in_4bit: torch.device | str | None = None,
+) -> Any:
     """The language model, causal or encoder-decoder, in evaluation mode; `dtype` None takes the config's.
 
-    `meta=True` builds it without memory for weights, to count or to export what hangs on it.
+    `meta=True` builds it without memory for weights, to count or to export what hangs on it. With `device_in_4bit` its
+    linear layers are loaded onto that device in 4 bits; they compute in `dtype`.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -32,7 +39,21 @@ def build_language_model(config: LanguageModelConfig, *, dtype: torch.dtype | No
     if meta or config.random_init:
         with torch.device("meta") if meta else seeded(config.seed):
             return auto.from_config(settings, dtype=chosen).eval()
-    return pretrained(auto, config.path, settings=settings, dtype=chosen, what="language model")
+    options = {} if device_in_4bit is None else _in_4bit(device_in_4bit, dtype=chosen)
+    return pretrained(auto, config.path, settings=settings, dtype=chosen, what="language model", **options)
+
+
+def _in_4bit(device: torch.device | str, *, dtype: torch.dtype) -> dict[str, Any]:
+    """NF4, with the scales of its blocks quantised in turn, as QLoRA has it (Dettmers et al. 2023)."""
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def decoder_start_token(config: LanguageModelConfig) -> int | None:

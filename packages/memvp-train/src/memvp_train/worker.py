@@ -69,7 +69,7 @@ def train_here(
 ) -> None:
     """Train in this process with plain torch. `after_step` gets the number of steps done."""
     work = _work(config, checkpoints=checkpoints)
-    engine = _plain_engine(LocalEngine, work, device="cuda" if work.launch.use_gpu else "cpu")
+    engine = _plain_engine(LocalEngine, work, device=torch.device("cuda" if work.launch.use_gpu else "cpu"))
     _train(work, engine=engine, after_step=after_step)
 
 
@@ -85,30 +85,37 @@ def _joint_engine(work: _Work, *, device: torch.device) -> Engine:
         return _plain_engine(DataParallelEngine, work, device=device)
     from memvp_train.engine import DeepSpeedEngine
 
-    model, trainable = _model(work)
+    model = _model(work, device=device)
+    trainable = model.trainable_state()
     return DeepSpeedEngine(
         model, trainable=trainable, stage=work.run.stage, launch=work.launch, device=device, state=work.state
     )
 
 
-def _plain_engine(kind: type[LocalEngine], work: _Work, *, device: torch.device | str) -> LocalEngine:
-    model, trainable = _model(work)
-    precision = work.launch.precision
+def _plain_engine(kind: type[LocalEngine], work: _Work, *, device: torch.device) -> LocalEngine:
+    model = _model(work, device=device)
+    trainable, precision = model.trainable_state(), work.launch.precision
     return kind(model, trainable=trainable, stage=work.run.stage, precision=precision, device=device, state=work.state)
 
 
-def _model(work: _Work) -> tuple[MemVPModel, dict[str, torch.Tensor]]:
-    """The model, and what trains of it."""
+def _model(work: _Work, *, device: torch.device) -> MemVPModel:
     run = work.run
     # Every rank draws the same initial weights.
     torch.manual_seed(run.stage.seed)
-    language_model = build_language_model(run.language, dtype=DTYPES[work.launch.precision])
+    language_model = build_language_model(
+        run.language,
+        dtype=DTYPES[work.launch.precision],
+        device_in_4bit=device if run.language.load_in_4bit else None,
+    )
     model = build_memvp_model(
         language_model, memvp=run.memvp, lora=run.stage.lora, init_adapter=run.init_adapter, vision=run.vision
     )
     if run.stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return model, model.trainable_state()
+    if run.stage.compile:
+        # In place: a wrapper would rename the parameters.
+        model.language_model.compile(dynamic=True)
+    return model
 
 
 def _train(
