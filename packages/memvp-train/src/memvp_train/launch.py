@@ -113,6 +113,7 @@ def _start(launch: LaunchConfig) -> None:
     check_launch(launch)
     needed = max(1, launch.num_workers) * launch.cpus_per_worker
     ray.init(
+        "local",  # else a head that anybody runs on this machine would be taken
         num_cpus=max(needed, os.cpu_count() or 1),
         object_store_memory=256 << 20,
         include_dashboard=True,
