@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,16 @@ import psutil
 import pytest
 import torch
 
+from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.samples import SampleError, from_id
+from memvp_train.answering import AnswerSettings
 from memvp_train.checkpoint import newest_first, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
-from memvp_train.launch import LaunchError, check_launch, map_shards, ray_session
+from memvp_train.launch import LaunchError, check_launch, map_actors, map_shards, ray_session
 from memvp_train.metrics import read_metrics
+from memvp_train.models import build_language_model
+from memvp_train.predict import ShardAnswerer, answer
+from memvp_train.prediction_job import PredictionJob
 from memvp_train.stage import prepare_stage, run_stage
 
 NUM_STEPS = 100
@@ -113,6 +118,52 @@ def test_map_keeps_the_order_and_the_error(session: None) -> None:
     assert done == [1, 2, 3]
     with pytest.raises(SampleError, match="not made by to_id"):
         map_shards(from_id, ["a", "_"])
+
+
+def test_actors_write_the_file_that_this_process_writes_though_one_is_killed(
+    tiny: Any, tmp_path: Path, session: None
+) -> None:
+    model = get_memvp_model(build_language_model(tiny.language), MemVPConfig.from_dict(tiny.memvp))
+    model.save_pretrained(tmp_path / "adapter")
+    job = PredictionJob(
+        language=tiny.language,
+        adapter=str(tmp_path / "adapter"),
+        samples=str(tiny.samples),
+        settings=AnswerSettings(template="toyworld", max_new_tokens=3, batch_size=2),
+        features=str(tiny.features),
+        samples_per_shard=5,
+    )
+    killed = tmp_path / "killed"
+
+    def fragile() -> Callable[[Any], None]:
+        answerer = ShardAnswerer()
+
+        def run(item: Any) -> None:
+            if item["start"] == 10 and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            answerer(item)
+
+        return run
+
+    seen: list[int] = []
+    out = answer(
+        job,
+        tmp_path / "on-ray.jsonl",
+        map_actors=lambda make, items, **settings: map_actors(fragile, items, **settings),
+        num_actors=2,
+        progress=seen.append,
+    )
+    assert killed.exists()
+    assert out.read_bytes() == answer(job, tmp_path / "here.jsonl").read_bytes()
+    assert (seen[0], seen[-1]) == (0, 24)
+
+
+def test_what_an_actor_refuses_is_raised_here(session: None) -> None:
+    with pytest.raises(SampleError, match="not made by to_id"):
+        map_actors(lambda: from_id, ["a", "_"], num_actors=1)
+    with pytest.raises(LaunchError, match="no machine of this Ray has 1 CPUs and 99 GPUs for an actor; ask for less"):
+        map_actors(lambda: from_id, ["a"], num_actors=1, gpus_per_actor=99)
 
 
 def test_what_a_worker_refuses_is_raised_here(tiny: Any, tmp_path: Path, session: None) -> None:

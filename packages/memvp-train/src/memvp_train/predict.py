@@ -85,11 +85,12 @@ class ShardAnswerer:
     """What an actor does: shard after shard, plain values in and a file out, with the model it has loaded already."""
 
     def __init__(self) -> None:
-        self._loaded = LoadedJobs()
+        self.loaded = LoadedJobs()
+        """Model and images of the last shard."""
 
     def __call__(self, item: dict[str, Any]) -> None:
         """Answer the samples of one shard and write its file."""
-        job, loaded = job_from_dict(item["job"]), self._loaded
+        job, loaded = job_from_dict(item["job"]), self.loaded
         samples = list(read_samples(job.samples, start=item["start"], stop=item["stop"]))
         shown = loaded.shown(job, [sample.image_ids for sample in samples])
         model, tokenizer = loaded.model(job)
