@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data ui
+.PHONY: help setup demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data ui
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -32,7 +32,10 @@ test: $(STAMP) ## run the tests (choose some: make test ARGS="tests/core -k spli
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS)
+
+test-faults: $(STAMP) ## kill, stop, damage and starve training, and print what came of it (20 minutes)
+	$(BIN)/python -m pytest tests/faults tests/train tests/pipelines -m faults --session-timeout=1500 $(ARGS)
 
 test-oldest: $(OLDEST)/.set-up ## run the tests of memvp-core with the oldest transformers and PEFT it is tested with
 	$(OLDEST)/bin/python -m pytest -m "not slow" tests/core $(ARGS)

@@ -1,6 +1,7 @@
 """A cluster of several nodes in one machine, two of which are taken away with notice while a run trains on them.
 
-`python -m tests.faults.preempted job.json` prints as JSON the step of each notice and of its checkpoint.
+`python -m tests.faults.preempted job.json` writes the step of each notice and of its checkpoint to
+notices.json in the folder of the run.
 """
 
 import json
@@ -68,7 +69,7 @@ if __name__ == "__main__":
             done = pool.submit(disturb)
             disturbed(run, launch, {"kind": "slow_down", "seconds": 0.3})
             done.result(timeout=1)
-        print(json.dumps(seen))
+        (Path(run.out) / "notices.json").write_text(json.dumps(seen))
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -35,7 +35,7 @@ def test_two_nodes_taken_away_with_notice(tiny: Any, tmp_path: Path, fault_row: 
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads(done.stdout.splitlines()[-1])
+    seen = json.loads((tmp_path / "out" / "notices.json").read_text())
     assert [entry["notice"] <= entry["checkpoint"] for entry in seen] == [True, True]
     saved = [entry["checkpoint"] for entry in seen]
     assert first_steps(tmp_path / "out") == [1, *(step + 1 for step in saved)]
