@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data ui
+.PHONY: help setup demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data bench-predict ui
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -74,6 +74,9 @@ bench-seeds: $(STAMP) ## the demo with three seeds and trained blind, below STOR
 
 bench-data: $(STAMP) ## reading features and images beside tarfile, webdataset, torch.load and Pillow (a minute)
 	$(BIN)/python benchmarks/data_reading.py $(ARGS)
+
+bench-predict: $(STAMP) ## throughput of predictions beside a bare loop of model.generate (minutes)
+	$(BIN)/python benchmarks/prediction.py $(ARGS)
 
 ui: $(STAMP) ## open the runs of STORAGE (default: runs) in the MLflow UI on port 5000
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
