@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("core_speed", "core_forms", "core_paper_shapes", "data_reading", "data_loader", "data_hand_over", "train_memory")
+SCRIPTS = (
+    "core_speed",
+    "core_forms",
+    "core_paper_shapes",
+    "data_reading",
+    "data_loader",
+    "data_hand_over",
+    "train_memory",
+    "plan_beside_paper",
+    "prediction",
+)
 
 
 def numbers_in(content: Any) -> list[float]:
