@@ -31,6 +31,7 @@ def tune(context: StepContext) -> StepOutcome:
         "samples": result.num_samples,
         "samples_without_label": result.num_dropped,
         "samples_with_labels_cut": result.num_shortened,
+        "checkpoints_put_aside": result.num_quarantined,
     }
     return StepOutcome(outputs=(context.folder / "adapter", metrics), summary=summary)
 

@@ -34,6 +34,12 @@ def test_batches_tell_the_step_and_its_samples(tmp_path: Path) -> None:
     assert (sign.step, sign.samples) == (7, ("a6", "b", "c"))
     assert where([sign, replace(sign, rank=4, samples=()), SIGN]) == "step 7 (samples a6, b, c)"
     assert where([sign], num_samples=2) == "step 7 (samples a6, b and 1 more)"
+    validation = batches.watched([1, 2])
+    for _ in range(2):  # it can be read again
+        numbers = [(item, read_signs(tmp_path)[0]) for item in validation]
+        assert [item for item, _ in numbers] == [1, 2]
+        assert numbers[0][1] != numbers[1][1], "two signs at the same step are told apart"
+        assert {sign.step for _, sign in numbers} == {7}
     heart.stop()
     assert read_signs(tmp_path) == []
 

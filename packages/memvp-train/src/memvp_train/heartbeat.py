@@ -7,13 +7,14 @@ by the driver's own clock, so clocks need not agree.
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import psutil
 
+T = TypeVar("T")
 Beat = Callable[[int, Sequence[str]], None]
 """Called with the number of the step (from 0) that begins, and the ids of its samples once they are there."""
 
@@ -34,6 +35,8 @@ class Sign:
     """Step it has begun, from 1; none while models are built."""
     samples: tuple[str, ...] = ()
     """Ids of the samples of that step on this rank, once they are loaded."""
+    number: int = 0
+    """Signs that this process has given: one that is like the last is a sign nevertheless."""
 
 
 class Heart:
@@ -47,8 +50,9 @@ class Heart:
 
     def beat(self, step: int, samples: Sequence[str] = ()) -> None:
         """This worker begins step `step` (from 0), or has its samples."""
-        sign = self._sign
-        self._write(Sign(sign.rank, sign.pid, sign.started, sign.node, step + 1, tuple(samples)))
+        number = self._sign.number + 1
+        self._sign = replace(self._sign, step=step + 1, samples=tuple(samples), number=number)
+        self._write(self._sign)
 
     def stop(self) -> None:
         """This worker is done and need not be watched any more."""
@@ -67,13 +71,28 @@ class BeatingBatches:
     """The same batches; each request is a sign of life."""
 
     def __init__(self, batches: _Batches, *, beat: Beat) -> None:
-        self._batches, self._beat = batches, beat
+        self._batches, self._beat, self._step = batches, beat, 0
 
     def at(self, step: int) -> list[Any]:
+        self._step = step
         self._beat(step, ())
         made = self._batches.at(step)
         self._beat(step, [name for batch in made for name in batch.sample_ids])
         return made
+
+    def watched(self, items: Iterable[T]) -> Iterable[T]:
+        """The same items as often as they are asked for, each a sign of life: for a validation within a step."""
+        return _Watched(items, lambda: self._beat(self._step, ()))
+
+
+class _Watched(Generic[T]):
+    def __init__(self, items: Iterable[T], tell: Callable[[], None]) -> None:
+        self._items, self._tell = items, tell
+
+    def __iter__(self) -> Iterator[T]:
+        for item in self._items:
+            self._tell()
+            yield item
 
 
 def read_signs(folder: Path) -> list[Sign]:

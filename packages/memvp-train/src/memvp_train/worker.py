@@ -128,17 +128,18 @@ def _train(
     run, config = work.run, work.config
     batches = training_batches(run, work.launch, config, rank=engine.rank, world_size=engine.world_size)
     ahead = PrefetchedBatches(batches, num_steps=config["num_steps"], num_workers=work.launch.loader_processes)
+    beating = BeatingBatches(ahead, beat=beat)
     try:
         train_stage(
             engine,
-            BeatingBatches(ahead, beat=beat),
+            beating,
             stage=run.stage,
             schedule=Schedule(config["num_steps"], config["warmup"], run.stage.schedule),
             start_step=work.start_step,
             checkpoints=work.checkpoints,
             metrics_path=Path(run.out) / "metrics.jsonl",
             settings=config["settings"],
-            validation=_validation(work, engine=engine),
+            validation=_validation(work, engine=engine, watched=beating.watched),
             after_step=after_step,
         )
     finally:
@@ -146,10 +147,10 @@ def _train(
         logging.getLogger(__name__).info("rank %d: %s", engine.rank, ahead.throughput)
 
 
-def _validation(work: _Work, *, engine: Engine) -> Validation | None:
+def _validation(work: _Work, *, engine: Engine, watched: Callable[[Any], Any]) -> Validation | None:
     settings = work.run.stage.validation
     if settings is None:
         return None
     batches = validation_batches(work.run, work.config, rank=engine.rank, world_size=engine.world_size)
     numbers = {} if work.state is None else work.state.numbers
-    return Validation(batches, config=settings, folder=Path(work.run.out), numbers=numbers)
+    return Validation(watched(batches), config=settings, folder=Path(work.run.out), numbers=numbers)
