@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data bench-predict ui
+.PHONY: help setup demo ray-up ray-down ray-demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data bench-predict ui
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,18 @@ $(STAMP): constraints.txt requirements.txt requirements-dev.txt $(wildcard packa
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@touch $@
+
+ray-up: $(STAMP) ## start a Ray head on this machine, to try a submitted job; with a token of its own
+	@infra/ray/local_head.sh up
+
+ray-down: ## stop that head and all it started
+	@infra/ray/local_head.sh down
+
+ray-demo: $(STAMP) ## start a head, submit RECIPE to it as to a cluster, stop the head
+	@infra/ray/local_head.sh up
+	@trap 'infra/ray/local_head.sh down' EXIT; \
+	  infra/ray/local_head.sh submit python pipelines/instruct_tune.py \
+	  --config $(RECIPE) --storage=$(abspath $(STORAGE)) $(ARGS)
 
 demo: $(STAMP) ## run the whole job on the toy world, on CPU
 	$(BIN)/python pipelines/instruct_tune.py --config $(RECIPE) $(ARGS)
