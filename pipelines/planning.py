@@ -1,0 +1,128 @@
+"""The plan of a recipe: every stage in every way of showing images, and the features that are stored before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from memvp_train.config import check_batch_split
+from memvp_train.extraction_cost import ExtractionCost, extraction_cost
+from memvp_train.machines import CPU, Machine, machine_named
+from memvp_train.scale import StageCost, Text, setup_of, stage_cost
+from memvp_train.ways import WAYS
+from pipelines.config import ConfigError
+from pipelines.kinds import FINETUNE, INSTRUCT
+from pipelines.settings import read_settings
+from pipelines.sizes import num_images_of, texts_of
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked beside the recipe."""
+
+    machine: str
+    """name in memvp_train's table of machines"""
+    num_workers: int | None = None
+    """workers; None: the recipe's"""
+    num_images: int | None = None
+    """different images; None: as published"""
+    tokens: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """by stage: mean, longest and learnt tokens of a sample, as far as known"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a recipe on a machine."""
+
+    name: str
+    """of the recipe"""
+    machine_name: str
+    """in memvp_train's table of machines"""
+    machine: Machine
+    """its figures"""
+    num_workers: int
+    """accelerators"""
+    zero_stage: int
+    """of DeepSpeed"""
+    texts: Mapping[str, Text]
+    """what each stage's samples are taken to be like"""
+    num_images: int
+    """different images"""
+    features: ExtractionCost | None
+    """None where no features are stored: a live tower, or features as published"""
+    stages: Mapping[str, tuple[StageCost, ...]]
+    """by stage, one for each way"""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, times in seconds and sizes in bytes."""
+        plain = dataclasses.asdict(self)
+        for name, costs in self.stages.items():
+            for one, values in zip(costs, plain["stages"][name], strict=True):
+                values |= {"seconds": one.seconds, "memory_total": one.memory.total}
+        return plain
+
+
+def read_recipe(arguments: Sequence[str]) -> Any:
+    """The settings of a job of either kind that tunes; a recipe with one stage is finetune.py's.
+
+    Raises:
+        ConfigError: one sentence that names the setting or file and what would work.
+    """
+    kind = FINETUNE if _recipe_keys(arguments) & {"stage"} else INSTRUCT
+    return read_settings(kind, arguments)
+
+
+def _recipe_keys(arguments: Sequence[str]) -> set[str]:
+    """Names at the top of the recipes, and of the overrides."""
+    keys: set[str] = set()
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        keys.add(name.removeprefix("--").partition(".")[0])
+        path = Path(value or "".join(arguments[place + 1 : place + 2]))
+        if name == "--config" and path.is_file():
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            keys |= set(tree) if isinstance(tree, dict) else set()
+    return keys
+
+
+def plan_of(config: Any, wanted: Wanted) -> Plan:
+    """Cost of a recipe, JobConfig or FinetuneConfig.
+
+    Raises:
+        ConfigError: workers do not divide a batch, a stage is unknown, or the machine is not in the table.
+        ModelError: the config of a model is not found.
+    """
+    machine = machine_named(wanted.machine)
+    workers = config.launch.num_workers if wanted.num_workers is None else wanted.num_workers
+    launch = dataclasses.replace(config.launch, num_workers=workers, use_gpu=wanted.machine != CPU)
+    for stage in config.stages.values():
+        check_batch_split(stage, num_workers=workers)
+    unknown = set(wanted.tokens) - set(config.stages)
+    if unknown:
+        raise ConfigError(f"--tokens names {min(unknown)!r}; the stages of this recipe are {', '.join(config.stages)}")
+    memvp, texts = config.memvp.to_dict(), texts_of(config, tokens=wanted.tokens)
+    num_images = num_images_of(config) if wanted.num_images is None else wanted.num_images
+    setup = setup_of(language=config.language, vision=config.vision, memvp=memvp, launch=launch, machine=machine)
+    features = None
+    if config.vision is not None and setup.tower is None:
+        features = extraction_cost(config.vision, num_images=num_images, num_workers=workers, machine=machine)
+    stages = {
+        name: tuple(stage_cost(stage, setup=setup, text=texts[name], way=way) for way in WAYS)
+        for name, stage in config.stages.items()
+    }
+    return Plan(
+        name=config.name,
+        machine_name=wanted.machine,
+        machine=machine,
+        num_workers=workers,
+        zero_stage=launch.zero_stage,
+        texts=texts,
+        num_images=num_images,
+        features=features,
+        stages=stages,
+    )
