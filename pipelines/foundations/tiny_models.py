@@ -50,7 +50,8 @@ CHAT_TEMPLATES = {
 def language_configs() -> dict[str, Any]:
     """Name of the folder -> config of a language model."""
     shared: dict[str, Any] = {"vocab_size": VOCABULARY, **_IDS}
-    bart_ids = {"decoder_start_token_id": 2, "forced_eos_token_id": 2}
+    bart_ids: dict[str, Any] = {"decoder_start_token_id": 2, "forced_eos_token_id": 2}
+    t5_ids: dict[str, Any] = {"decoder_start_token_id": 0}
     decoder: dict[str, Any] = {
         "hidden_size": _WIDTH,
         "intermediate_size": 2 * _WIDTH,
@@ -66,7 +67,7 @@ def language_configs() -> dict[str, Any]:
         ),
         "t5": T5Config(
             d_model=_WIDTH, d_kv=_WIDTH // _HEADS, d_ff=2 * _WIDTH, num_layers=_LAYERS, num_heads=_HEADS,
-            decoder_start_token_id=0, **shared,
+            **t5_ids, **shared,
         ),
         "llama": LlamaConfig(**decoder, **shared),
         "qwen3": Qwen3Config(head_dim=_WIDTH // _HEADS, **decoder, **shared),
@@ -79,7 +80,7 @@ def _bart_stack() -> dict[str, int]:
 
 def tower_configs() -> dict[str, Any]:
     """Name of the folder -> config of a vision tower; images are those of its large counterpart."""
-    shared = {
+    shared: dict[str, Any] = {
         "hidden_size": _WIDTH,
         "intermediate_size": 2 * _WIDTH,
         "num_hidden_layers": _LAYERS,
