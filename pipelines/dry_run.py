@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,11 @@ from rich.table import Table
 from pipelines import preflight
 from pipelines.kinds import Kind
 from pipelines.options import Options
+from pipelines.sizes import num_images_of, texts_of
 from pipelines.steps import FinishedStep, Step, find_finished, step_folder, step_key
+
+if TYPE_CHECKING:
+    from memvp_train.scale import StepCost
 
 
 @dataclass(frozen=True)
@@ -32,27 +36,63 @@ def describe_job(kind: Kind, config: Any, *, options: Options, storage: Path, co
     """Print the plan and return it. Raises a ValueError with one sentence for whatever would stop the job at once."""
     steps, kept = options.wanted(kind.steps(config))
     preflight.check_sources(config, steps)
+    preflight.check_gate(config)
     counts = preflight.check_models(config)
     folder = storage / config.name
+    machine = "h100-80gb" if config.launch.use_gpu else "cpu"
+    costs = _costs(config, machine=machine)
     plan = list(_planned(steps, config=config, folder=folder, kept=kept))
     table = Table(title=f"{config.name}: what would happen below {folder}", title_justify="left")
     for title in ("step", "action", "why"):
         table.add_column(title)
+    for title in ("memory per worker", "time", "disk"):
+        table.add_column(title, justify="right")
     for one in plan:
-        table.add_row(one.step, one.action, one.reason)
+        table.add_row(one.step, one.action, one.reason, *_cost_cells(costs.get(one.step), action=one.action))
     console.print(table)
+    if costs:
+        note = f"costs are arithmetic for {max(1, config.launch.num_workers)} x {machine}; plan.py takes other machines"
+        console.print(note, soft_wrap=True)
     for name, count in counts.items():
         console.print(f"trainable parameters, {name}: {count:,}", soft_wrap=True)
     return plan
+
+
+def _costs(config: Any, *, machine: str) -> dict[str, StepCost]:
+    """By step; none for a job that trains nothing."""
+    if not config.stages:
+        return {}
+    from memvp_train.scale import cost_of
+
+    return cost_of(
+        config.stages,
+        language=config.language,
+        vision=config.vision,
+        memvp=config.memvp.to_dict(),
+        launch=config.launch,
+        texts=texts_of(config),
+        num_images=num_images_of(config),
+        machine=machine,
+    )
+
+
+def _cost_cells(cost: StepCost | None, *, action: str) -> tuple[str, str, str]:
+    if cost is None or action == "re-use":
+        return "-", "-", "-"
+    return f"{cost.memory_bytes / 1e9:.2f} GB", _duration(cost.seconds), f"{cost.disk_bytes / 1e9:.2f} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _planned(steps: tuple[Step, ...], *, config: Any, folder: Path, kept: frozenset[str]) -> Iterator[Planned]:
     finished: dict[str, FinishedStep] = {}
     for step in steps:
         missing = [name for name in step.needs.values() if name not in finished]
-        found, reason = (
-            (None, f"{', '.join(missing)} comes first") if missing else _found(step, config, folder, finished)
-        )
+        found, reason = (None, f"after {', '.join(missing)}") if missing else _found(step, config, folder, finished)
         if found is not None:
             finished[step.name] = found
             yield Planned(step.name, "re-use", f"made in {found.record.seconds:.1f} s")

@@ -35,6 +35,7 @@ def run_job(kind: Kind, config: Any, *, options: Options, storage: Path, console
     """
     steps, kept = options.wanted(kind.steps(config))
     preflight.check_sources(config, steps)
+    preflight.check_gate(config)
     uri = preflight.tracking_address(config, storage=storage)
     folder = make_run_folder(storage, name=config.name)
     preflight.check_tracking(uri)

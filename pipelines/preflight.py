@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from memvp_train.config import LoraSettings
-from pipelines.config import ConfigError
-from pipelines.sources import Source, source_of
+from pipelines.config import ConfigError, JobConfig
+from pipelines.sources import Source, source_of, test_files
 from pipelines.step_settings import trains_tower
 from pipelines.steps import Step
 
@@ -42,6 +42,22 @@ def _check_source(source: Source) -> None:
     for setting, path in source.folders().items():
         if not (root / path).is_dir():
             raise ConfigError(f"{setting}: no folder {root.absolute() / path}; put the images there")
+
+
+def check_gate(config: Any) -> None:
+    """The slice that the gate looks at is one that the job scores.
+
+    Raises:
+        ConfigError: naming those there are.
+    """
+    wanted = config.tracking.gate.slice
+    if isinstance(config, JobConfig):
+        scored = tuple(name for name in test_files(config.data) if name != "described")
+    else:
+        scored = getattr(config.data, "tests", ())
+    if wanted is not None and wanted not in scored:
+        known = ", ".join(scored) or "nothing, as this job scores no model of its own"
+        raise ConfigError(f"tracking.gate.slice must be one of {known}, got {wanted!r}")
 
 
 def _ray_job_note(path: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.config import ConfigError, JobConfig
 from pipelines.kinds import INSTRUCT
-from pipelines.preflight import check_sources, check_tracking, tracking_address
+from pipelines.preflight import check_gate, check_sources, check_tracking, tracking_address
 
 Recipe = Callable[..., JobConfig]
 
@@ -95,3 +95,20 @@ def test_missing_root(recipe: Recipe) -> None:
             recipe("llava15_vicuna7b", "--data.root=/nowhere"),
             INSTRUCT.steps(recipe("llava15_vicuna7b", "--data.root=/nowhere")),
         )
+
+
+@pytest.mark.parametrize("name", ["image", "unseen", "text_only"])
+def test_gate_looks_at_a_slice_that_is_scored(recipe: Recipe, name: str) -> None:
+    check_gate(recipe("smoke"))
+    check_gate(recipe("smoke", f"--tracking.gate.slice={name}"))
+
+
+@pytest.mark.parametrize("name", ["described", "imgae"])
+def test_gate_on_a_slice_that_is_not_scored_is_refused(recipe: Recipe, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"one of image, unseen, text_only, got '{name}'"):
+        check_gate(recipe("smoke", f"--tracking.gate.slice={name}"))
+
+
+def test_gate_of_a_job_without_questions(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match="got 'image'"):
+        check_gate(recipe("smoke", "--data.test=null", "--tracking.gate.slice=image"))
