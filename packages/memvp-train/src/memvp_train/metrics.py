@@ -21,12 +21,19 @@ class MetricsLog:
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         with atomic_write(path) as file:
             file.writelines(_line(row) for row in kept)
-        self._file = path.open("ab")
+        self._path, self._file = path, path.open("ab")
 
     def write(self, rows: list[Row]) -> None:
-        """Append rows and hand them to the operating system at once: a killed process loses none of them."""
-        self._file.write(b"".join(_line(row) for row in rows))
-        self._file.flush()
+        """Append rows and hand them to the operating system at once: a killed process loses none of them.
+
+        A full disk raises the usual `OSError`, with the path named.
+        """
+        try:
+            self._file.write(b"".join(_line(row) for row in rows))
+            self._file.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def sync(self) -> None:
         """Make what was written survive a power cut; called before a checkpoint that relies on it."""

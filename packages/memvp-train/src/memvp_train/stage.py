@@ -122,7 +122,8 @@ def _is_last(state: TrainingState, prepared: PreparedStage) -> bool:
 
 def _last_state(prepared: PreparedStage, *, launch: LaunchConfig) -> TrainingState | None:
     folder = _checkpoints_folder(prepared.run, launch=launch)
-    clear_cut_off(folder)
+    if launch.num_workers:
+        clear_cut_off(folder)
     put_damaged_aside(folder)
     return load_newest(newest_first(folder), settings=prepared.settings)
 
