@@ -19,7 +19,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-_ON_RAY = ("tests/e2e/", "tests/faults/", "tests/train/test_launch.py")
+_ON_RAY = ("tests/e2e/", "tests/train/test_launch.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
