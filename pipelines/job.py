@@ -22,7 +22,7 @@ from pipelines.settings import describe_settings
 from pipelines.step_log import log_step
 from pipelines.steps import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key
 from pipelines.storage import make_run_folder, run_lock
-from pipelines.tracking import Tracker, is_registered, open_tracker
+from pipelines.tracking import Tracker, is_registered, open_tracker, was_tracked
 
 # These say where a job is kept, not what it is: with others the parent run in MLflow is still the same one.
 _NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")
@@ -38,7 +38,8 @@ def run_job(kind: Kind, config: Any, *, options: Options, storage: Path, console
     preflight.check_gate(config)
     uri = preflight.tracking_address(config, storage=storage)
     folder = make_run_folder(storage, name=config.name)
-    preflight.check_tracking(uri)
+    if not was_tracked(folder, uri=uri):
+        preflight.check_tracking(uri)
     with run_lock(folder) as lease, ExitStack() as stack:
         tracker = _open_tracking(config, uri=uri, storage=storage, folder=folder, console=console)
         with _closing_parent(tracker):

@@ -77,15 +77,22 @@ class Tracker:
         try:
             return action()
         except (MlflowException, OSError) as error:
-            self.offline = True
-            self.console.print(
-                f"warning: MLflow at {blotted(self.uri)} stopped answering ({_first_line(error)}); the job goes on, "
-                "run the same command again to send what is missing"
-            )
+            self.go_offline(error)
             return None
+
+    def go_offline(self, error: Exception) -> None:
+        """Warn, and send nothing more in this submission."""
+        self.offline = True
+        self.console.print(
+            f"warning: MLflow at {blotted(self.uri)} stopped answering ({_first_line(error)}); the job goes on, "
+            "run the same command again to send what is missing"
+        )
 
     def open_parent(self, *, name: str, settings: Mapping[str, Any], text: str) -> None:
         """Re-open the job's parent run or create it; all settings become params, the YAML an artifact."""
+        if self.offline:
+            self.parent_id = self.ids.get("runs", self.run_key) or ""
+            return
         self.parent_id = self._find_or_create(("runs", self.run_key), tags={"memvp.run_key": self.run_key}, name=name)
         self._start(self.parent_id, settings=settings)
         self.client.log_text(self.parent_id, blotted(text), "settings.yaml")
@@ -269,11 +276,12 @@ class Tracker:
 def open_tracker(
     config: TrackingConfig, *, uri: str, storage: Path, run_folder: Path, key: str, console: Console
 ) -> Tracker:
-    """Connect and find or create the experiment.
+    """Connect and find or create the experiment; offline if this run was tracked there before and nothing answers now.
 
     Raises:
-        TrackingError: the address does not work.
+        TrackingError: the address does not work, and never did for this run.
     """
+    ids = RunIds(run_folder / "mlflow.json", uri=blotted(uri))
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -284,8 +292,18 @@ def open_tracker(
         artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
         experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts, _KIND)
     except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
-        raise TrackingError(f"cannot open MLflow at {blotted(uri)} ({_first_line(error)}); set tracking.uri") from error
-    return Tracker(client, uri, experiment, RunIds(run_folder / "mlflow.json", uri=blotted(uri)), key, console)
+        if not was_tracked(run_folder, uri=uri):
+            sentence = f"cannot open MLflow at {blotted(uri)} ({_first_line(error)}); set tracking.uri"
+            raise TrackingError(sentence) from error
+        tracker = Tracker(MlflowClient(uri, uri), uri, "", ids, key, console)
+        tracker.go_offline(error)
+        return tracker
+    return Tracker(client, uri, experiment, ids, key, console)
+
+
+def was_tracked(run_folder: Path, *, uri: str) -> bool:
+    """An earlier submission of this run reached MLflow at this address, so that it is right even if nothing answers."""
+    return bool(RunIds(run_folder / "mlflow.json", uri=blotted(uri)).group("runs"))
 
 
 def _started_monitor(run_id: str, *, uri: str) -> Any:

@@ -1,7 +1,9 @@
 """What MLflow holds after crashes, outages and second submissions: each run once, each point once, nothing missing."""
 
 import json
+import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from pipelines.config import TrackingConfig
+from pipelines.run_ids import RunIds
 from pipelines.tracking import Tracker, TrackingError, open_tracker
 
 Submit = Callable[..., Tracker]
@@ -89,6 +92,27 @@ def test_outage_costs_one_warning_and_no_point(submit: Submit, monkeypatch: pyte
 
 def _refuse(*args: object, **kwargs: object) -> None:
     raise MlflowException("connection refused")
+
+
+@pytest.mark.faults
+def test_job_that_was_tracked_goes_on_without_mlflow(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        make = partial(open_tracker, TrackingConfig(), uri=uri, storage=storage, run_folder=storage, key="k")
+        with pytest.raises(TrackingError, match="cannot open MLflow at"):
+            make(console=Console())
+        RunIds(storage / "mlflow.json", uri=uri).remember("runs", "k", "parent")
+        tracker = make(console=Console(record=True, width=200))
+    tracker.open_parent(name="job", settings={}, text="")
+    assert tracker.parent_id == "parent"
+    child = tracker.open_child("stage1", key="s1", settings={})
+    tracker.log_curves(child, CURVE)
+    tracker.mark_complete(child)
+    tracker.close(tracker.parent_id, status="FINISHED")
+    assert (child, tracker.has_complete("s1")) == ("", False)
+    assert tracker.console.export_text().count("stopped answering") == 1
 
 
 def test_table_is_not_appended_to_itself(submit: Submit) -> None:
