@@ -95,7 +95,10 @@ class FFNHook:
         if reading is None:
             return None
         states = _states(output)
-        states = states + reading.retrieve(x, layer=self._layer, activation=self._activation).view_as(states)
+        # Past the module's hooks: ZeRO-3 counts calls there and waits for ever where ranks differ, and how often a
+        # batch needs phi depends on its images.
+        phi = self._activation.forward if isinstance(self._activation, nn.Module) else self._activation
+        states = states + reading.retrieve(x, layer=self._layer, activation=phi).view_as(states)
         return states if isinstance(output, Tensor) else (states, *output[1:])
 
 
