@@ -165,7 +165,7 @@ def test_sample_that_always_crashes_stops_the_run_and_is_named(
     with pytest.raises(LaunchError) as caught:
         disturbed(_run(tiny, tmp_path), LAUNCH, {"kind": "crash", "rank": 1, "step": 20, "times": 99})
     sentence = str(caught.value)
-    assert "failed more than 3 times in a row without a new checkpoint after step 18, last in step 20" in sentence
+    assert "failed more than 3 times in a row without a new checkpoint after step 18, last at step 20" in sentence
     assert "sample-" in sentence
     assert "\n" not in sentence
     assert len(list(tmp_path.glob("fault-*"))) == 4

@@ -22,7 +22,7 @@ def test_restarts_without_progress_end_with_step_samples_and_rank(tmp_path: Path
     errors: dict[int, Exception] = {1: RuntimeError("Traceback\n  cannot decode poison")}
     assert [restarts.failed(errors) for _ in range(4)] == [False, False, False, True]
     assert failure.read() == (
-        f"workers of {tmp_path} failed more than 3 times in a row without a new checkpoint after step 40, last in step "
+        f"workers of {tmp_path} failed more than 3 times in a row without a new checkpoint after step 40, last at step "
         "42 (samples poison); rank 1: cannot decode poison; mend that and run the same command again"
     )
 

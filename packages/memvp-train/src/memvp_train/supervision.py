@@ -64,7 +64,7 @@ class Restarts:
         signs = read_signs(self._run_folder / SIGNS_FOLDER)
         self._failure.write(
             f"workers of {self._run_folder} failed more than {self._limit} times in a row without a new checkpoint "
-            f"after step {newest_step(self._run_folder)}, last in {where(signs)}; "
+            f"after step {newest_step(self._run_folder)}, last at {where(signs)}; "
             f"rank {rank}: {last_line(errors[rank])}; mend that and run the same command again"
         )
         return True
@@ -97,7 +97,7 @@ def _end_hangs(folder: Path, seconds: float, kill: Callable[[Sign], object], sto
         still = watch.still(signs, now=time.monotonic())
         if still:
             _log.warning(
-                "workers stand still for %g s in %s; they are ended and start again from the last checkpoint",
+                "workers stand still for %g s at %s; they are ended and start again from the last checkpoint",
                 *(seconds, where(still)),
             )
             # All of them: whoever only waits for the one that hangs cannot be told from it.
