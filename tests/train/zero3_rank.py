@@ -15,6 +15,7 @@ from torch import Tensor
 from memvp_core.files import write_tensors
 from tests.core.conftest import make_batch, make_model
 from tests.core.tiny_models import make_tiny
+from tests.train.mixed_batches import MIXED, STEPS, VALIDATED, build_mixed, mixed_batch, mixed_loss
 
 # Architecture, settings of the memory, whether layers are run again in backward.
 CASES: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -60,12 +61,43 @@ def part(step: int, *, rank: int) -> dict[str, Tensor]:
 
 def train(name: str, *, rank: int, folder: Path) -> None:
     """Write losses, and the whole gradients of each step."""
+    model = build(name)
+    engine = _engine(model)
+    losses = []
+    for step in range(len(IMAGE_FREE)):
+        loss = engine(**part(step, rank=rank)).loss
+        engine.backward(loss)
+        _write_gradients(model, folder / f"{name}-{step}.safetensors", rank=rank)
+        engine.step()
+        losses.append(loss.item())
+    _write_losses(model, folder / f"{name}-{rank}.json", losses=losses)
+
+
+def train_mixed(name: str, *, rank: int, folder: Path) -> None:
+    """The same on mixed batches, and at the end once more without training, as validation does."""
+    case = MIXED[name]
+    model = build_mixed(case)
+    engine = _engine(model)
+    losses = []
+    for step in range(len(STEPS)):
+        loss = mixed_loss(engine, mixed_batch(case, step, ranks=(rank,)))
+        # DeepSpeed averages over ranks, here the loss is each rank's share of a sum.
+        engine.backward(loss * 2)
+        _write_gradients(model, folder / f"{name}-{step}.safetensors", rank=rank)
+        engine.step()
+        losses.append(loss.item())
+    _write_losses(model, folder / f"{name}-{rank}.json", losses=losses)
+    engine.eval()
+    with torch.no_grad():
+        losses = [mixed_loss(engine, mixed_batch(case, step, ranks=(rank,))).item() for step in VALIDATED]
+    (folder / f"{name}-{rank}-validated.json").write_text(json.dumps(losses))
+
+
+def _engine(model: Any) -> Any:
     from memvp_train.engine import import_deepspeed
 
-    deepspeed = import_deepspeed(use_gpu=False)
-    model = build(name)
     trainable = model.trainable_state()
-    engine, _, _, _ = deepspeed.initialize(
+    engine, _, _, _ = import_deepspeed(use_gpu=False).initialize(
         model=model,
         model_parameters=list(trainable.values()),
         optimizer=torch.optim.SGD(trainable.values(), lr=LEARNING_RATE),
@@ -83,17 +115,21 @@ def train(name: str, *, rank: int, folder: Path) -> None:
             "steps_per_print": 2**31,
         },
     )
-    losses = []
-    for step in range(len(IMAGE_FREE)):
-        loss = engine(**part(step, rank=rank)).loss
-        engine.backward(loss)
-        gradients = {key: deepspeed.utils.safe_get_full_grad(value) for key, value in trainable.items()}
-        if rank == 0:
-            write_tensors(folder / f"{name}-{step}.safetensors", gradients, metadata={})
-        engine.step()
-        losses.append(loss.item())
-    cut_up = {key: value.numel() for key, value in model.named_parameters()}
-    (folder / f"{name}-{rank}.json").write_text(json.dumps({"losses": losses, "sizes": cut_up}))
+    return engine
+
+
+def _write_gradients(model: Any, path: Path, *, rank: int) -> None:
+    import deepspeed
+
+    full: Any = deepspeed.utils.safe_get_full_grad
+    gradients: dict[str, Tensor] = {name: full(parameter) for name, parameter in model.trainable_state().items()}
+    if rank == 0:
+        write_tensors(path, gradients, metadata={})
+
+
+def _write_losses(model: Any, path: Path, *, losses: list[float]) -> None:
+    cut_up = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    path.write_text(json.dumps({"losses": losses, "sizes": cut_up}))
 
 
 def main(folder: Path) -> None:
@@ -102,6 +138,8 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     for name in CASES:
         train(name, rank=dist.get_rank(), folder=folder)
+    for name in MIXED:
+        train_mixed(name, rank=dist.get_rank(), folder=folder)
     dist.barrier()
     dist.destroy_process_group()
 
