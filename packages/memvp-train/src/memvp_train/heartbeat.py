@@ -8,7 +8,7 @@ by the driver's own clock, so clocks need not agree.
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -60,7 +60,7 @@ class Heart:
 
     def _write(self, sign: Sign) -> None:
         # Neither synced nor renamed: it is read while it is written, and half a sign counts as none.
-        self._path.write_text(json.dumps(asdict(sign)))
+        self._path.write_text(json.dumps(vars(sign)))
 
 
 class _Batches(Protocol):
