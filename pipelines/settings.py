@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from pipelines.config import ConfigError
 from pipelines.kinds import Kind
@@ -39,6 +39,9 @@ def read_arguments(kind: Kind, arguments: Sequence[str]) -> tuple[Any, Options]:
     _check_names(arguments, names=names)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if {"--help", "-h"} & set(arguments):
+            # Reads the line under each setting; it takes a second that a job need not wait for.
+            set_parsing_settings(docstring_parse_attribute_docstrings=True)
         parser = _parser(kind)
         try:
             values = vars(parser.parse_args(list(arguments)))
@@ -71,7 +74,13 @@ def _build(cls: type[T], values: Any, *, group: str) -> T:
 
 
 def _parser(kind: Kind) -> ArgumentParser:
-    parser = ArgumentParser(prog=kind.script, description=kind.title, exit_on_error=False, default_env=False)
+    parser = ArgumentParser(
+        prog=kind.script,
+        usage=f"{kind.script} --config RECIPE [--group.setting=value ...] [--dry-run] [--until STEP] [--from STEP]",
+        description=kind.title,
+        exit_on_error=False,
+        default_env=False,
+    )
     parser.add_argument(
         "--config", action=ActionConfigFile, help="recipe (YAML); of several, later ones win setting by setting"
     )

@@ -1,5 +1,6 @@
 """A recipe and overrides become a JobConfig; every mistake becomes one sentence that names the setting."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 import yaml
 
 from pipelines.config import ConfigError, JobConfig, as_settings, flat_settings
-from pipelines.kinds import INSTRUCT
-from pipelines.settings import describe_settings, read_settings
+from pipelines.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
+from pipelines.settings import describe_settings, read_arguments, read_settings
 
 Recipe = Callable[..., JobConfig]
 
@@ -105,3 +106,16 @@ def test_flat_settings_name_what_the_command_line_takes(recipe: Recipe) -> None:
     flat = flat_settings(as_settings(recipe("smoke")))
     assert flat["stage2.lora.rank"] == 2
     assert flat["data.toyworld.seed"] == 0
+
+
+@pytest.mark.parametrize("kind", [INSTRUCT, FINETUNE, COMPARISON], ids=lambda kind: kind.script)
+def test_help_has_a_line_for_every_setting_by_group(kind: Kind, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_arguments(kind, ["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "<class" not in shown
+    for option in ("--dry-run", "--until STEP", "--from STEP", "--only STEP", "--config CONFIG"):
+        assert option in shown
+    undescribed = re.findall(r"--([\w.]+) [^\s(]+\s+\((?:type|required)", shown)
+    assert undescribed == []
