@@ -60,7 +60,7 @@ class TrainingBatches:
         if not len(encoded):
             raise ValueError("there are no samples to train on; check the data file and max_length")
         self.rows = rows_of(encoded)
-        _check_tokens(self.rows, token_budget=token_budget, packed_tokens=packed_tokens)
+        check_tokens(self.rows, token_budget=token_budget, packed_tokens=packed_tokens)
         if decoder_start_token_id is not None and packed_tokens is not None:
             raise ValueError("packed_tokens are for causal models; leave it out for an encoder-decoder")
         _check_images(self.rows, features=features, feature_shape=feature_shape)
@@ -155,7 +155,8 @@ def _check_sizes(global_batch_size: int, *, micro_batch_size: int, rank: int, wo
         )
 
 
-def _check_tokens(rows: SampleRows, *, token_budget: int | None, packed_tokens: int | None) -> None:
+def check_tokens(rows: SampleRows, *, token_budget: int | None, packed_tokens: int | None) -> None:
+    """Refuse limits of a micro-batch or a row that a sample exceeds on its own."""
     for name, limit in (("packed_tokens", packed_tokens), ("token_budget", token_budget)):
         if limit is not None and limit < rows.longest:
             raise ValueError(

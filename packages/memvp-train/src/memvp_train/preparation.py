@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel
+from memvp_data.loader import check_tokens
 from memvp_data.manifest import Manifest, hash_file
 from memvp_data.samples import SampleError
 from memvp_train.batches import check_source
@@ -64,6 +65,7 @@ def prepare_stage(
     settings = stage_settings(run, precision=launch.precision)
     key = _key(settings, names=("language", "samples", "template", "max_length"))
     table = _encoded(run, name="encoded", key=key, on_sample=on_sample)
+    check_tokens(table, token_budget=run.stage.token_budget, packed_tokens=run.stage.packed_tokens)
     check_source(run, table=table)
     validation_key = _key(settings, names=("language", "validation", "template", "max_length"))
     if run.validation is not None:

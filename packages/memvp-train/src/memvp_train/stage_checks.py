@@ -32,7 +32,7 @@ def check_model(run: StageRun, *, model: MemVPModel) -> None:
     """Refuse what does not go with the model; `model` may be without weights."""
     check_groups(model.trainable_state(), stage=run.stage)
     if run.stage.packed_tokens is not None:
-        _check_packing(run.stage, config=model.config)
+        check_packing(run.stage, config=model.config)
 
 
 def _check_precision(launch: LaunchConfig) -> None:
@@ -74,7 +74,8 @@ def _check_compile(stage: StageConfig, *, launch: LaunchConfig) -> None:
     )
 
 
-def _check_packing(stage: StageConfig, *, config: Any) -> None:
+def check_packing(stage: StageConfig, *, config: Any) -> None:
+    """Refuse packed rows for a language model, by its config, whose attention cannot be kept within samples."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     require(
         not config.is_encoder_decoder,
@@ -84,7 +85,7 @@ def _check_packing(stage: StageConfig, *, config: Any) -> None:
     require(
         attention in _TAKES_BIAS,
         message=f"packed_tokens need attention that takes a bias ({' or '.join(_TAKES_BIAS)}), this model has "
-        f"{attention}; set language.overrides or take token_budget",
+        f"{attention}; take token_budget",
     )
     window = getattr(text, "sliding_window", None)
     require(
