@@ -210,3 +210,13 @@ def test_a_tower_with_adapters_that_train_is_refused_before_it_is_built(
 ) -> None:
     with pytest.raises(FeatureError, match=r"vision.adapter_dim 3 .* set it to 0, or train from pixels"):
         extract_features(images, tmp_path / "out", replace(vision, adapter_dim=3))
+
+
+def test_rows_of_several_layers_pooled_are_stored_and_kept(images: Path, vision: VisionConfig, tmp_path: Path) -> None:
+    several = replace(vision, layer=(0, -1), grid=2)
+    whole = extract_features(images, tmp_path / "out", several)
+    assert FeatureStore(tmp_path / "out").feature_shape == (8, 16)
+    assert (whole.meta["layer"], whole.meta["grid"], whole.meta["projection"]) == ([0, -1], 2, False)
+    again = _Counting()
+    assert extract_features(images, tmp_path / "out", several, map_shards=again) == whole
+    assert again.names == []
