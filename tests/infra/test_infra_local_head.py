@@ -11,6 +11,13 @@ import pytest
 
 from tests.e2e.e2e_jobs import free_port
 
+# Where driver and worker find the packages and the pipelines.
+PROGRAM = """
+import ray
+ray.init("auto")
+here = lambda: [__import__(name).__file__ for name in ("pipelines", "memvp_core", "memvp_data", "memvp_train")]
+print("the same:", here() == ray.get(ray.remote(here).remote()), here()[0])
+"""
 SCRIPT = Path(__file__).resolve().parents[2] / "infra/ray/local_head.sh"
 
 
@@ -66,17 +73,17 @@ def test_process_that_took_the_heads_number_is_not_stopped(folder: Path) -> None
 
 @pytest.mark.slow
 def test_head_comes_up_takes_a_job_and_leaves_nothing(folder: Path) -> None:
-    port = free_port()
+    port, family = free_port(), list[psutil.Process]()
     try:
         up = call(folder, "up", port=port)
         assert up.returncode == 0, up.stderr
         assert (folder / "token").stat().st_mode & 0o077 == 0
         head = psutil.Process(int((folder / "pid").read_text()))
         family = [head, *head.children(recursive=True)]
-        program = "import ray, pipelines; ray.init('auto'); print('sum', ray.get(ray.remote(sum).remote([1, 2])))"
-        done = call(folder, "submit", "python", "-c", program, port=port)
+        done = call(folder, "submit", "python", "-c", PROGRAM, port=port)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "sum 3" in done.stdout
+        assert "the same: True" in done.stdout
+        assert "_ray_pkg_" in done.stdout.split("the same: True")[1], "the pipelines are not those that were sent"
         assert call(folder, "submit", "false", port=port).returncode == 1
     finally:
         assert call(folder, "down", port=port).returncode == 0
