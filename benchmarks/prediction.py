@@ -36,10 +36,10 @@ from memvp_train.prediction_job import PredictionJob
 
 NUM_ROWS, WIDTH, QUESTIONS_PER_IMAGE = 64, 256, 4
 NEW_TOKENS = 8
-SIZES = {1: 48, 8: 256, 64: 768}
+SIZES = {64: 192, 8: 64, 1: 16}
 SMOKE_SIZES = {2: 8}
 WORDS = "what colour is the thing left of the red square and above every large green circle ?".split()
-LARGE = {"hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8, "num_key_value_heads": 8}
+LARGE = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4, "num_key_value_heads": 4}
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 2}
 
 
@@ -147,7 +147,7 @@ def main() -> None:
             job = make_job(Path(name), num_questions=num_questions, is_smoke=options.smoke)
             job = replace(job, settings=replace(job.settings, batch_size=size))
             found[str(size)] = measure(job, folder=Path(name), num_rounds=num_rounds)
-    console.print(table_of(found))
+        console.print(table_of(found))
     shape = {
         "model": LARGE,
         "image_rows": NUM_ROWS,
