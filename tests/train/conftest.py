@@ -91,7 +91,11 @@ class TinyWorld:
             )
             for rank in range(num_ranks)
         ]
-        outputs = [rank.communicate(timeout=280)[1] for rank in ranks]
+        try:
+            outputs = [rank.communicate(timeout=280)[1] for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
         assert [rank.returncode for rank in ranks] == [0] * num_ranks, "\n".join(outputs)[-3000:]
 
 

@@ -1,0 +1,43 @@
+"""A stage with torch.compile trains as one without. In a process of its own, since the compiler keeps what it made."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from memvp_train.checkpoint import FolderCheckpoints, read_state
+from memvp_train.config import LaunchConfig, LoraSettings
+from memvp_train.metrics import read_metrics
+from memvp_train.preparation import prepare_stage
+from memvp_train.worker import train_here
+
+HERE = LaunchConfig(num_workers=0)
+
+# Minutes, most of them the compiler's.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def train(config: dict[str, Any], out: Path) -> None:
+    """What the process does."""
+    train_here(config, checkpoints=FolderCheckpoints(out / "checkpoints"))
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_compiled_stage_equals_eager(tiny: Any, tmp_path: Path, checkpointed: bool) -> None:
+    for name in ("eager", "compiled"):
+        out = tmp_path / name
+        settings = {"num_steps": 3, "gradient_checkpointing": checkpointed, "compile": name == "compiled"}
+        config = prepare_stage(tiny.run(out, lora=LoraSettings(rank=2), **settings), HERE).config
+        code = f"from tests.train.test_compiled_training import train, Path; train({config!r}, Path({str(out)!r}))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    eager, compiled = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("eager", "compiled"))
+    # Fused kernels round in other places.
+    assert [row["loss"] for row in compiled] == pytest.approx([row["loss"] for row in eager], rel=1e-4)
+    states = [
+        read_state(FolderCheckpoints(tmp_path / name / "checkpoints").candidates()[0]) for name in ("eager", "compiled")
+    ]
+    torch.testing.assert_close(states[1].weights, states[0].weights, rtol=1e-3, atol=1e-4)
