@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memvp_data.samples import Sample, Turn
-from memvp_data.text import Encoded, encode_answers, encode_prompt, encode_sample
+from memvp_data.text import encode_answers, encode_prompt, encode_sample
 from memvp_data.text_pairs import cut_tokens
 
 LONG = 10_000
@@ -85,25 +85,6 @@ def test_each_weighted_answer_is_a_pair(bart_like_tokenizer) -> None:
         (1.0, "<s>q</s><s>a</s>"),
         (0.3, "<s>q</s><s>b</s>"),
     ]
-
-
-def test_long_subtitles_lose_words_before_choices_do(bart_like_tokenizer, character_tokenizer) -> None:
-    fields = {"question": "Q?", "choices": '["x", "y"]', "ts": "1-2", "subtitles": "one two three four"}
-    sample = conversation("Q?", "a1", fields=fields)
-    rest = " [Q] Q? [TS] (1-2) [Choices] a0: x. a1: y."
-    for kept in ("one two three four", "one two three", "one two", "one", ""):
-        asked = f"[Subs] {kept}{rest}"
-        for spare in (0, 2):
-            length = len(asked) + 2 + spare
-            assert pair(sample, bart_like_tokenizer, template="video_qa", max_length=length)[0] == f"<s>{asked}</s>"
-            # A causal model has BOS, the answer and EOS in the same length.
-            settings = {"tokenizer": character_tokenizer, "template": "video_qa"}
-            one = encode_sample(sample, max_length=length - 1 + len(" a1") + 1, **settings)
-            assert isinstance(one, Encoded)
-            assert spelled(one.input_ids, character_tokenizer) == f"<s>{asked} a1</s>"
-            assert (one.num_cut_labels, one.num_cut_prompt) == (0, len("one two three four") - len(kept))
-            prompt = encode_prompt(sample, max_length=length - 1, **settings)
-            assert spelled(prompt, character_tokenizer) == f"<s>{asked}"
 
 
 @pytest.mark.parametrize(
