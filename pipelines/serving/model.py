@@ -1,13 +1,14 @@
 """The registered model, as code: MLflow runs this file when the model is loaded; nothing is unpickled.
 
-Input rows: {"image": content of an image file (bytes), its path, or null for no image; "question": text}. Output: one
-answer per row. Needs memvp_core, memvp_data and memvp_train installed; the foundation models are loaded from where the
-job found them.
+Input rows: {"image": content of an image file (bytes), its path, or null for no image; "question": text}. A model of
+videos takes the path of a clip's features (.npz) as image. Output: one answer per row. Needs memvp_core, memvp_data
+and memvp_train installed; the foundation models are loaded from where the job found them.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import mlflow.models
 import mlflow.pyfunc
 import pandas
 import torch
+from torch import Tensor
 
-from memvp_core import MemVPModel, VisualMemory
+from memvp_core import MemVPModel
+from memvp_data.datasets.frames import load_frames
 from memvp_data.images import load_image, preprocess
 from memvp_data.samples import Sample, Turn
-from memvp_data.text import encode_prompt
-from memvp_train.config import LanguageModelConfig, VisionConfig
+from memvp_train.answering import AnswerSettings, answer_samples
+from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain
 from memvp_train.features import image_features
-from memvp_train.models import build_language_model, build_tokenizer, build_tower
+from memvp_train.models import build_language_model, build_tokenizer
+from memvp_train.towers import build_tower, build_vision_tower
+
+Image = bytes | str
 
 
 class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
@@ -30,45 +36,61 @@ class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load settings, adapter and foundation models once."""
-        self.settings = json.loads(Path(context.artifacts["settings"]).read_text(encoding="utf-8"))
-        language = LanguageModelConfig(**self.settings["language"])
-        self.vision = VisionConfig(**self.settings["vision"])
+        settings = json.loads(Path(context.artifacts["settings"]).read_text(encoding="utf-8"))
+        language = from_plain(LanguageModelConfig, settings["language"])
+        self.vision = None if settings["vision"] is None else from_plain(VisionConfig, settings["vision"])
+        self.answers = AnswerSettings(template=settings["template"], max_new_tokens=settings["max_new_tokens"])
         self.tokenizer = build_tokenizer(language)
-        self.tower = build_tower(self.vision)
-        self.model = MemVPModel.from_pretrained(build_language_model(language), context.artifacts["adapter"]).eval()
+        is_live = self.vision is not None and self.vision.adapter_dim > 0
+        live = build_vision_tower(self.vision) if self.vision is not None and is_live else None
+        self.tower = None if self.vision is None or is_live else build_tower(self.vision)
+        adapter = context.artifacts["adapter"]
+        self.model = MemVPModel.from_pretrained(build_language_model(language), adapter, live).eval()
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context: Any, model_input: pandas.DataFrame, params: dict[str, Any] | None = None
     ) -> list[str]:
-        """Answer each row. An image that cannot be read raises an error that names its row."""
+        """Answer the rows. An image that cannot be read raises an error that names its row."""
         rows = model_input.to_dict("records")
-        return [self._answer(row, number=number) for number, row in enumerate(rows)]
+        # A table turns a missing image into NaN.
+        given = {f"row-{number}": row["image"] for number, row in enumerate(rows) if _is_image(row.get("image"))}
+        names = [f"row-{number}" for number in range(len(rows))]
+        samples = [
+            Sample(id=name, image_ids=(), turns=(Turn("user", str(row["question"])),))
+            for name, row in zip(names, rows, strict=True)
+        ]
+        shown = [(name,) if name in given else () for name in names]
+        source = _Given(given, model=self)
+        return answer_samples(self.model, self.tokenizer, samples, shown, source=source, settings=self.answers)
 
     @torch.inference_mode()
-    def _answer(self, row: dict[str, Any], *, number: int) -> str:
-        sample = Sample(id=f"row-{number}", image_ids=(), turns=(Turn("user", str(row["question"])),))
-        prompt = encode_prompt(sample, tokenizer=self.tokenizer, template=self.settings["template"])
-        memory = self._memory(row.get("image"), name=f"row {number}")
-        input_ids = torch.tensor([prompt])
-        output = self.model.generate(
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            memory=memory,
-            image_index=torch.tensor([-1 if memory is None else 0]),
-            max_new_tokens=self.settings["max_new_tokens"],
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-        )
-        return self.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip()
-
-    def _memory(self, image: bytes | str | None, *, name: str) -> VisualMemory | None:
-        # A table turns a missing image into NaN.
-        if not isinstance(image, (bytes, bytearray, str)):
-            return None
+    def features(self, image: Image, *, name: str) -> Tensor:
+        """(1, g, c) of one image, rounded as the stored features are, so that answers are those of the evaluation."""
+        if self.vision is None:
+            return torch.from_numpy(load_frames(str(image)))[None].float()
         picture = load_image(Path(image) if isinstance(image, str) else bytes(image), name=name)
         pixels = torch.from_numpy(preprocess(picture, preprocessing=self.vision.preprocessing))[None]
-        # Rounded as the stored features are, so that answers are those of the evaluation.
-        return self.model.encode(image_features(self.tower, pixels, vision=self.vision).float())
+        if self.tower is None:
+            assert self.model.vision_tower is not None
+            return self.model.vision_tower(pixels)
+        return image_features(self.tower, pixels, vision=self.vision).float()
+
+
+class _Given:
+    """The images of one call by the names of their rows, as a source of features."""
+
+    def __init__(self, images: Mapping[str, Image], *, model: VisualQuestionAnswering) -> None:
+        self._images, self._model = images, model
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._images
+
+    def load(self, image_ids: Sequence[str]) -> Tensor:
+        return torch.cat([self._model.features(self._images[name], name=name) for name in image_ids])
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, (bytes, bytearray, str))
 
 
 mlflow.models.set_model(VisualQuestionAnswering())
