@@ -56,6 +56,11 @@ def blotted_settings(settings: Any) -> Any:
     return blotted(settings) if isinstance(settings, str) else settings
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, short and without secrets."""
+    return blotted(str(error).strip().splitlines()[0][:300]) if str(error).strip() else type(error).__name__
+
+
 def _secret_values() -> list[str]:
     """The longest first: one may contain another."""
     values = (value for name, value in os.environ.items() if is_secret_name(name))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.gate import Measured, decide
+from pipelines.new_version import NewVersion
 from pipelines.paths import samples_path
 from pipelines.sources import test_table
 from pipelines.step_settings import serving_settings
@@ -27,15 +28,18 @@ def register(context: StepContext) -> StepOutcome:
     tuned = context.inputs["tuned"]
     gate = context.config.tracking.gate
     measured = _measured(context)
-    registered = register_model(
-        context.services.tracker,
-        context.services.run_id,
+    new = NewVersion(
         name=context.config.tracking.registered_model,
         model_file=MODEL_FILE,
         artifacts={"adapter": tuned.folder / "adapter", "settings": settings_path},
         requirements=_REQUIREMENTS,
         metadata={"memvp_job": context.config.name, "adapter_digest": tuned.record.digest},
         tags={} if measured is None else measured.tags(),
+    )
+    registered = register_model(
+        context.services.tracker,
+        context.services.run_id,
+        new=new,
         judge=lambda champion: decide(gate, measured=measured, champion=champion),
     )
     context.progress(1, 1)

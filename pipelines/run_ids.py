@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipelines.redaction import blotted
 from pipelines.storage import read_json, write_json
 
 
@@ -27,3 +28,13 @@ class RunIds:
         ids = read_json(self._path) or {}
         ids.setdefault(self._uri, {}).setdefault(group, {})[key] = value
         write_json(self._path, ids)
+
+
+def was_tracked(run_folder: Path, *, uri: str) -> bool:
+    """An earlier submission of this run reached MLflow at this address, so that it is right even if nothing answers."""
+    return bool(run_ids(run_folder, uri=uri).group("runs"))
+
+
+def run_ids(run_folder: Path, *, uri: str) -> RunIds:
+    """The ids of a run at an address."""
+    return RunIds(run_folder / "mlflow.json", uri=blotted(uri))

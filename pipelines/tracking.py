@@ -27,9 +27,10 @@ from rich.console import Console
 from memvp_train.metrics import Row
 from pipelines.config import TrackingConfig
 from pipelines.gate import REASON_TAG, Verdict
+from pipelines.new_version import NewVersion
 from pipelines.quiet import quiet_mlflow
-from pipelines.redaction import blotted, blotted_settings
-from pipelines.run_ids import RunIds
+from pipelines.redaction import blotted, blotted_settings, first_line
+from pipelines.run_ids import RunIds, run_ids, was_tracked
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class Tracker:
         """Warn, and send nothing more in this submission."""
         self.offline = True
         self.console.print(
-            f"warning: MLflow at {blotted(self.uri)} stopped answering ({_first_line(error)}); the job goes on, "
+            f"warning: MLflow at {blotted(self.uri)} stopped answering ({first_line(error)}); the job goes on, "
             "run the same command again to send what is missing"
         )
 
@@ -281,7 +282,7 @@ def open_tracker(
     Raises:
         TrackingError: the address does not work, and never did for this run.
     """
-    ids = RunIds(run_folder / "mlflow.json", uri=blotted(uri))
+    ids = run_ids(run_folder, uri=uri)
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -293,17 +294,12 @@ def open_tracker(
         experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts, _KIND)
     except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
         if not was_tracked(run_folder, uri=uri):
-            sentence = f"cannot open MLflow at {blotted(uri)} ({_first_line(error)}); set tracking.uri"
+            sentence = f"cannot open MLflow at {blotted(uri)} ({first_line(error)}); set tracking.uri"
             raise TrackingError(sentence) from error
         tracker = Tracker(MlflowClient(uri, uri), uri, "", ids, key, console)
         tracker.go_offline(error)
         return tracker
     return Tracker(client, uri, experiment, ids, key, console)
-
-
-def was_tracked(run_folder: Path, *, uri: str) -> bool:
-    """An earlier submission of this run reached MLflow at this address, so that it is right even if nothing answers."""
-    return bool(RunIds(run_folder / "mlflow.json", uri=blotted(uri)).group("runs"))
 
 
 def _started_monitor(run_id: str, *, uri: str) -> Any:
@@ -327,12 +323,7 @@ def register_model(
     tracker: Tracker,
     run_id: str,
     *,
-    name: str,
-    model_file: Path,
-    artifacts: Mapping[str, Path],
-    requirements: Sequence[str],
-    metadata: Mapping[str, str],
-    tags: Mapping[str, str],
+    new: NewVersion,
     judge: Callable[[Mapping[str, str] | None], Verdict],
 ) -> dict[str, Any]:
     """Log the models-from-code file with its artifacts and register it; champion moves to it only if `judge` agrees.
@@ -343,18 +334,17 @@ def register_model(
     Raises:
         TrackingError: the registry does not answer.
     """
+    name = new.name
     try:
-        version = _registered_version(tracker, run_id, name=name)
-        if version is None:
-            version = _log_model(tracker, run_id, name, model_file, artifacts, requirements, metadata)
+        version = _registered_version(tracker, run_id, name=name) or _log_model(tracker, run_id, new)
         verdict = judge(_champion_tags(tracker, name=name, other_than=version))
-        for key, value in {**tags, REASON_TAG: verdict.reason}.items():
+        for key, value in {**new.tags, REASON_TAG: verdict.reason}.items():
             tracker.client.set_model_version_tag(name, version, key, blotted(value))
         if verdict.passed:
             tracker.client.set_registered_model_alias(name, CHAMPION, version)
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"cannot register the model at {blotted(tracker.uri)} ({_first_line(error)}); what was trained is kept, "
+            f"cannot register the model at {blotted(tracker.uri)} ({first_line(error)}); what was trained is kept, "
             "run the same command again when MLflow answers"
         ) from error
     uri = f"models:/{name}@{CHAMPION}" if verdict.passed else f"models:/{name}/{version}"
@@ -385,15 +375,7 @@ def _registered_version(tracker: Tracker, run_id: str, *, name: str) -> str | No
     return ready[0] if ready else None
 
 
-def _log_model(
-    tracker: Tracker,
-    run_id: str,
-    name: str,
-    model_file: Path,
-    artifacts: Mapping[str, Path],
-    requirements: Sequence[str],
-    metadata: Mapping[str, str],
-) -> str:
+def _log_model(tracker: Tracker, run_id: str, new: NewVersion) -> str:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
@@ -404,15 +386,11 @@ def _log_model(
     with quiet_mlflow(), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(model_file),
-            artifacts={key: str(path) for key, path in artifacts.items()},
-            pip_requirements=list(requirements),
+            python_model=str(new.model_file),
+            artifacts={key: str(path) for key, path in new.artifacts.items()},
+            pip_requirements=list(new.requirements),
             signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec("string", "answer")])),
-            metadata=dict(metadata),
-            registered_model_name=name,
+            metadata=dict(new.metadata),
+            registered_model_name=new.name,
         )
     return str(info.registered_model_version)
-
-
-def _first_line(error: BaseException) -> str:
-    return blotted(str(error).strip().splitlines()[0][:300]) if str(error).strip() else type(error).__name__

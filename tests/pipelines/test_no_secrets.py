@@ -13,6 +13,7 @@ from pipelines import job
 from pipelines.config import ConfigError, JobConfig, TrackingConfig
 from pipelines.errors import user_sentence
 from pipelines.gate import Verdict
+from pipelines.new_version import NewVersion
 from pipelines.tracking import TrackingError, open_tracker, register_model
 
 CANARY = "canary5in6a7coal8mine"
@@ -47,10 +48,8 @@ def test_everything_a_tracker_is_given(storage: Path, submit: Callable[..., Any]
     tracker.log_checkpoint(child, name="c", step=1, digest="b" * 64, folder=Path(SIGNED), numbers={})
     tracker.tag(child, {"note": ADDRESS})
     (tmp_path / "model.py").write_text("import mlflow\nmlflow.models.set_model(lambda model_input: model_input)\n")
-    register_model(
-        tracker, child, name="memvp", model_file=tmp_path / "model.py", artifacts={}, requirements=["mlflow"],
-        metadata={}, tags={"from": ADDRESS}, judge=lambda champion: Verdict(True, f"better than {ADDRESS}"),
-    )  # fmt: skip
+    new = NewVersion("memvp", tmp_path / "model.py", {}, ("mlflow",), tags={"from": ADDRESS})
+    register_model(tracker, child, new=new, judge=lambda champion: Verdict(True, f"better than {ADDRESS}"))
     assert_no_canary(storage, tracker.console)
 
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipelines.gate import QUESTIONS_TAG, REASON_TAG, SCORE_TAG, Verdict
+from pipelines.new_version import NewVersion
 from pipelines.tracking import Tracker, is_registered, register_model
 
 DIGEST = "d" * 64
@@ -30,10 +31,8 @@ def register(
             seen.append(champion)
         return Verdict(passes, "because")
 
-    return register_model(
-        tracker, child, name="memvp", model_file=a_model_file(folder), artifacts={}, requirements=["mlflow"],
-        metadata={}, tags={SCORE_TAG: "0.5", QUESTIONS_TAG: "q"}, judge=judge,
-    )  # fmt: skip
+    new = NewVersion("memvp", a_model_file(folder), {}, ("mlflow",), tags={SCORE_TAG: "0.5", QUESTIONS_TAG: "q"})
+    return register_model(tracker, child, new=new, judge=judge)
 
 
 def checkpoint(tracker: Tracker, child: str, *, digest: str = DIGEST, step: int = 8) -> None:
