@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ray-up ray-down ray-demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data bench-predict ui
+.PHONY: help setup demo ray-up ray-down ray-demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data bench-train bench-plan bench-predict ui
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -89,6 +89,14 @@ bench-data: $(STAMP) ## reading features and images beside tarfile, webdataset, 
 
 bench-predict: $(STAMP) ## throughput of predictions beside a bare loop of model.generate (minutes)
 	$(BIN)/python benchmarks/prediction.py $(ARGS)
+
+bench-train: $(STAMP) ## what the training stack and feature extraction cost beside bare torch (minutes, on an idle machine)
+	$(BIN)/python benchmarks/train_overhead.py $(ARGS)
+	$(BIN)/python benchmarks/extraction_overhead.py $(ARGS)
+
+bench-plan: $(STAMP) ## planned memory beside measured, planned times beside the paper's
+	$(BIN)/python benchmarks/train_memory.py $(ARGS)
+	$(BIN)/python benchmarks/plan_beside_paper.py $(ARGS)
 
 ui: $(STAMP) ## open the runs of STORAGE (default: runs) in the MLflow UI on port 5000
 	$(BIN)/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \

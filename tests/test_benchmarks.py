@@ -20,6 +20,8 @@ SCRIPTS = (
     "train_memory",
     "plan_beside_paper",
     "prediction",
+    "train_overhead",
+    "extraction_overhead",
 )
 
 
