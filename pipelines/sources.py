@@ -166,10 +166,15 @@ class BenchmarkFiles:
         return {f"{self.setting}: images of {self.dataset}": self._row.images}
 
     def draw(self, folder: Path, *, progress: Progress) -> None:
+        from memvp_data.datasets.mmbench import unpack_images
         from memvp_data.toyworld.formats.table import write_format
 
         progress(0, self.world.num_images)
         write_format(self.dataset, folder, self.world)
+        if self.dataset == "mmbench":
+            # As a user does once by `python -m memvp_data unpack-images`: its tables hold the images inside.
+            for split in self.splits.values():
+                unpack_images(folder, split=split)
 
     def parts(self, root: Path) -> dict[str, Part]:
         images = root / self._row.images

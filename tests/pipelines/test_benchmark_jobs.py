@@ -135,3 +135,24 @@ def test_adapters_are_compared_on_benchmarks(report: dict[str, Any], storage: Pa
 def test_unknown_benchmark_is_named(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_entry(COMPARISON, ["--config", str(storage / "compared.yaml"), "--benchmarks.vqa=test"]) == 2
     assert "there is no benchmark 'vqa'; known: vqav2, gqa" in capsys.readouterr().err
+
+
+SPLITS = {
+    "vqav2": "val", "vqav2_vl_t5": "karpathy_val", "gqa_vl_t5": "testdev", "coco": "test", "scienceqa": "test",
+    "sqa_i": "test", "mme": "perception", "mmbench": "dev",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", SPLITS)
+def test_every_benchmark_is_read_answered_and_scored(benchmark: str, storage: Path, report: dict[str, Any]) -> None:
+    """GQA, POPE and, in the trials of their recipes, TVQA and How2QA are in the other tests."""
+    text = COMPARED.replace("{gqa: testdev, pope: random}", f"{{{benchmark}: {SPLITS[benchmark]}}}")
+    text = text.replace("{gqa: toyworld, pope: toyworld}", f"{{{benchmark}: toyworld}}")
+    (storage / f"{benchmark}.yaml").write_text(text.replace("name: compared", f"name: {benchmark}"))
+    arguments = ["--config", str(storage / f"{benchmark}.yaml"), f"--storage={storage}"]
+    assert run_entry(COMPARISON, [*arguments, f"--adapters.tuned={report['adapter']}"]) == 0
+    compared = json.loads((storage / benchmark / "report.json").read_text())
+    (rows,) = compared["benchmarks"].values()
+    assert list(rows) == ["base", "tuned"]
+    assert all(row["n"] > 0 and row["scores"] for row in rows.values())
