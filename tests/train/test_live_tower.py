@@ -15,13 +15,15 @@ from memvp_core import MemVPModel, VisionTower
 from memvp_core.files import read_tensors
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
+from memvp_train.checkpoint import FolderCheckpoints, read_state
 from memvp_train.config import ConfigError, LaunchConfig, StageRun, VisionConfig
 from memvp_train.features import extract_features
 from memvp_train.live_features import LiveFeatures, pixel_store
 from memvp_train.metrics import read_metrics
 from memvp_train.models import ModelError, build_language_model
-from memvp_train.stage import StageResult, run_stage
+from memvp_train.stage import PreparedStage, StageResult, prepare_stage, run_stage
 from memvp_train.towers import build_tower
+from memvp_train.worker import train_here
 from tests.train.conftest import COLOURS, MEMVP
 
 HERE = LaunchConfig(num_workers=0)
@@ -188,3 +190,28 @@ def test_stage_2_wants_the_tower_that_stage_1_had(
     other = replace(run, vision=replace(run.vision, adapter_dim=0), out=str(tmp_path / "other"))  # type: ignore[type-var]
     with pytest.raises((ModelError, ValueError), match=r"vision_tower\.adapters\.keys"):
         run_stage(other, HERE)
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one_process_whatever_is_split(
+    tiny: Any, pictures: Path, tmp_path: Path, trained: StageResult
+) -> None:
+    """ZeRO 0 (plain data parallelism), 2 and 3; dropout off, since ranks draw masks of their own."""
+    still = {"memory_dropout": 0.0}
+
+    def prepared(name: str, launch: LaunchConfig) -> PreparedStage:
+        run = stage_run(tiny, pictures, tmp_path / name, adapter_dim=3)
+        vision = replace(run.vision, adapter_dropout=0.0)  # type: ignore[type-var]
+        return prepare_stage(replace(run, vision=vision, memvp={**run.memvp, **still}), launch)
+
+    stages = {f"zero-{stage}": LaunchConfig(num_workers=2, zero_stage=stage) for stage in (0, 2, 3)}
+    tiny.train_ranks(*(prepared(name, launch).config for name, launch in stages.items()), num_ranks=2)
+    here = prepared("here", HERE)
+    train_here(here.config, checkpoints=FolderCheckpoints(tmp_path / "here" / "checkpoints"))
+    states = {
+        name: read_state(FolderCheckpoints(tmp_path / name / "checkpoints").candidates()[0])
+        for name in ("here", *stages)
+    }
+    for name in stages:
+        # Sums in another order, and Adam's division magnifies the last bits.
+        torch.testing.assert_close(states[name].weights, states["here"].weights, rtol=0, atol=1e-4)
