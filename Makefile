@@ -96,6 +96,7 @@ bench-train: $(STAMP) ## what the training stack and feature extraction cost bes
 
 bench-plan: $(STAMP) ## planned memory beside measured, planned times beside the paper's
 	$(BIN)/python benchmarks/train_memory.py $(ARGS)
+	$(BIN)/python benchmarks/train_memory_zero.py $(ARGS)
 	$(BIN)/python benchmarks/plan_beside_paper.py $(ARGS)
 
 ui: $(STAMP) ## open the runs of STORAGE (default: runs) in the MLflow UI on port 5000

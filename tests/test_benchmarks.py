@@ -18,6 +18,7 @@ SCRIPTS = (
     "data_loader",
     "data_hand_over",
     "train_memory",
+    "train_memory_zero",
     "plan_beside_paper",
     "prediction",
     "train_overhead",

@@ -87,7 +87,8 @@ def zero_stage(launch: LaunchConfig) -> int:
 
 
 def _buffers(counts: Counts, *, zero: int, itemsize: int, machine: Machine) -> int:
-    if zero == 0:
+    # DeepSpeed's optimiser for ZeRO-1 in bf16 has no such buffer.
+    if zero == 0 or (zero == 1 and itemsize == 2):
         return 0
     # Memory that is set aside but never written costs a CPU nothing.
     bucket = min(_BUCKET, counts.num_trained) if machine.is_rough else _BUCKET
