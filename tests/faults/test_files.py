@@ -124,5 +124,5 @@ def test_disk_that_fills_up_while_training(
         what_was_done="a file system of 600 kB filled while training, and before it",
         times=2,
         result="a sentence with path and need, every checkpoint sound; with room again it ends bit-equal",
-        figure=f"{len(sound)} sound checkpoints",
+        figure=f"checkpoints left, all sound: {len(sound)}",
     )
