@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -105,39 +106,51 @@ def test_zero_3_with_ranks_that_have_no_image(tiny: Any, tmp_path: Path) -> None
 
 
 # Each case: settings of the launch, settings of the stage.
-CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "zero 0": ({"zero_stage": 0}, {}),
+Case = tuple[dict[str, Any], dict[str, Any]]
+BUDGET = {"token_budget": 20, "micro_batch_size": 8}
+CASES: dict[str, Case] = {
     "zero 0, by image, mean over samples": ({"zero_stage": 0}, {"questions_per_image": 2, "mean_over": "samples"}),
-    "zero 1, offloaded": ({"zero_stage": 1, "offload_optimizer": True}, {}),
-    "zero 2, offloaded": ({"zero_stage": 2, "offload_optimizer": True}, {}),
-    "zero 3, offloaded": ({"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True}, {}),
-    "zero 0, token budget": ({"zero_stage": 0}, {"token_budget": 20, "micro_batch_size": 8}),
-    "zero 1, token budget": ({"zero_stage": 1}, {"token_budget": 20, "micro_batch_size": 8}),
-    "zero 2, token budget": ({"zero_stage": 2}, {"token_budget": 20, "micro_batch_size": 8}),
+    "zero 1, token budget": ({"zero_stage": 1}, BUDGET),
     "zero 2, packed, offloaded": ({"zero_stage": 2, "offload_optimizer": True}, {"packed_tokens": 24}),
-    "zero 3, packed": ({"zero_stage": 3}, {"packed_tokens": 24}),
+    "zero 3, offloaded": ({"zero_stage": 3, "offload_optimizer": True, "offload_parameters": True}, {}),
     # 24 samples in passes of 2 x 5: the last pass is not full, and in most passes a rank has samples without an image.
     "zero 3, validated": ({"zero_stage": 3}, {"validation": ValidationConfig(every=2), "micro_batch_size": 5}),
 }
-FP16: dict[str, dict[str, Any]] = {
-    f"fp16, zero {stage}": {"zero_stage": stage, "precision": "fp16"} for stage in (0, 1, 2, 3)
+SLOW_CASES: dict[str, Case] = {
+    "zero 0": ({"zero_stage": 0}, {}),
+    "zero 0, token budget": ({"zero_stage": 0}, BUDGET),
+    "zero 1, offloaded": ({"zero_stage": 1, "offload_optimizer": True}, {}),
+    "zero 2, offloaded": ({"zero_stage": 2, "offload_optimizer": True}, {}),
+    "zero 2, token budget": ({"zero_stage": 2}, BUDGET),
+    "zero 3, packed": ({"zero_stage": 3}, {"packed_tokens": 24}),
 }
+FP16, SLOW_FP16 = (2,), (0, 1, 3)
+"""ZeRO stages."""
+
+
+def _train_together(tiny: Any, folder: Path, *, cases: dict[str, Case], fp16: Sequence[int]) -> Path:
+    """All in one process group, since starting one takes most of the time."""
+    configs = [
+        _prepare(tiny, folder / name, launch=LaunchConfig(num_workers=2, **launch), **stage)
+        for name, (launch, stage) in cases.items()
+    ]
+    for stage in fp16:
+        # On a CPU the driver refuses what these ranks are made to do.
+        config = _prepare(tiny, folder / f"fp16, {stage}", launch=LaunchConfig(num_workers=0, precision="fp16"))
+        launch = LaunchConfig(num_workers=2, zero_stage=stage, precision="fp16")  # type: ignore[arg-type]
+        configs.append({**config, "launch": asdict(launch)})
+    tiny.train_ranks(*configs, num_ranks=2)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def cases(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cases in one process group, since starting one takes most of the time."""
-    folder = tmp_path_factory.mktemp("cases")
-    configs = [
-        _prepare(tiny, folder / name, launch=LaunchConfig(num_workers=2, **launch), **stage)
-        for name, (launch, stage) in CASES.items()
-    ]
-    for name, launch in FP16.items():
-        # On a CPU the driver refuses what these ranks are made to do.
-        config = _prepare(tiny, folder / name, launch=LaunchConfig(num_workers=0, precision="fp16"))
-        configs.append({**config, "launch": asdict(LaunchConfig(num_workers=2, **launch))})
-    tiny.train_ranks(*configs, num_ranks=2)
-    return folder
+    return _train_together(tiny, tmp_path_factory.mktemp("cases"), cases=CASES, fp16=FP16)
+
+
+@pytest.fixture(scope="module")
+def slow_cases(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _train_together(tiny, tmp_path_factory.mktemp("slow-cases"), cases=SLOW_CASES, fp16=SLOW_FP16)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -145,6 +158,16 @@ def test_two_ranks_equal_one_plain_process(tiny: Any, tmp_path: Path, cases: Pat
     _run_here(tiny, tmp_path, **CASES[name][1])
     _assert_close(_last(cases / name), _last(tmp_path))
     _assert_same_curve(tmp_path, cases / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW_CASES)
+def test_two_ranks_equal_one_plain_process_in_every_case(
+    tiny: Any, tmp_path: Path, slow_cases: Path, name: str
+) -> None:
+    _run_here(tiny, tmp_path, **SLOW_CASES[name][1])
+    _assert_close(_last(slow_cases / name), _last(tmp_path))
+    _assert_same_curve(tmp_path, slow_cases / name)
 
 
 def test_validation_under_zero_3_equals_one_plain_process(tiny: Any, tmp_path: Path, cases: Path) -> None:
@@ -157,22 +180,32 @@ def test_validation_under_zero_3_equals_one_plain_process(tiny: Any, tmp_path: P
     assert _last(cases / name).numbers["best_step"] == _last(tmp_path).numbers["best_step"]
 
 
-@pytest.mark.parametrize("name", FP16)
+@pytest.mark.parametrize("stage", FP16)
 def test_fp16_leaves_out_steps_that_overflow_and_makes_the_others(
-    tiny: Any, tmp_path: Path, cases: Path, name: str
+    tiny: Any, tmp_path: Path, cases: Path, stage: int
 ) -> None:
-    _run_here(tiny, tmp_path, precision="fp16")
-    here, ranks = (read_metrics(out / "metrics.jsonl") for out in (tmp_path, cases / name))
-    state = _last(cases / name)
+    _check_fp16(tiny, tmp_path, ranks=cases / f"fp16, {stage}", sums_in_fp32=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", SLOW_FP16)
+def test_fp16_of_every_stage(tiny: Any, tmp_path: Path, slow_cases: Path, stage: int) -> None:
+    _check_fp16(tiny, tmp_path, ranks=slow_cases / f"fp16, {stage}", sums_in_fp32=stage == 0)
+
+
+def _check_fp16(tiny: Any, out: Path, *, ranks: Path, sums_in_fp32: bool) -> None:
+    _run_here(tiny, out, precision="fp16")
+    here, rows = (read_metrics(folder / "metrics.jsonl") for folder in (out, ranks))
+    state = _last(ranks)
     skipped = int(state.numbers["skipped_steps"])
     # Both must happen, or nothing of this was tested.
     assert 0 < skipped < NUM_STEPS
-    assert [row["grad_norm"] == 0 for row in ranks] == [True] * skipped + [False] * (NUM_STEPS - skipped)
+    assert [row["grad_norm"] == 0 for row in rows] == [True] * skipped + [False] * (NUM_STEPS - skipped)
     assert state.numbers["loss_scale"] == 2.0 ** (16 - skipped)
-    if name != "fp16, zero 0":
-        # Where gradients are summed in fp32 (ZeRO 0) fewer steps overflow; else it is the same run but for rounding.
-        assert state.numbers == _last(tmp_path).numbers
-        assert [row["loss"] for row in ranks] == pytest.approx([row["loss"] for row in here], rel=1e-3)
+    if not sums_in_fp32:
+        # Else fewer steps overflow; so it is the same run but for rounding.
+        assert state.numbers == _last(out).numbers
+        assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in here], rel=1e-3)
 
 
 @pytest.mark.slow
