@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from memvp_train.config import check_batch_split
 from memvp_train.extraction_cost import ExtractionCost, extraction_cost
@@ -16,8 +13,7 @@ from memvp_train.machines import CPU, Machine, machine_named
 from memvp_train.scale import StageCost, Text, setup_of, stage_cost
 from memvp_train.ways import WAYS
 from pipelines.config import ConfigError
-from pipelines.kinds import FINETUNE, INSTRUCT
-from pipelines.settings import read_settings
+from pipelines.settings import read_settings, tuning_kind
 from pipelines.sizes import num_images_of, texts_of
 
 
@@ -73,21 +69,7 @@ def read_recipe(arguments: Sequence[str]) -> Any:
     Raises:
         ConfigError: one sentence that names the setting or file and what would work.
     """
-    kind = FINETUNE if _recipe_keys(arguments) & {"stage"} else INSTRUCT
-    return read_settings(kind, arguments)
-
-
-def _recipe_keys(arguments: Sequence[str]) -> set[str]:
-    """Names at the top of the recipes, and of the overrides."""
-    keys: set[str] = set()
-    for place, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        keys.add(name.removeprefix("--").partition(".")[0])
-        path = Path(value or "".join(arguments[place + 1 : place + 2]))
-        if name == "--config" and path.is_file():
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-            keys |= set(tree) if isinstance(tree, dict) else set()
-    return keys
+    return read_settings(tuning_kind(arguments), arguments)
 
 
 def plan_of(config: Any, wanted: Wanted) -> Plan:

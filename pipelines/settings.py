@@ -14,7 +14,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from pipelines.config import ConfigError
-from pipelines.kinds import Kind
+from pipelines.kinds import FINETUNE, INSTRUCT, Kind
 from pipelines.options import NAMES, Options, add_options, read_options
 from pipelines.setting_names import SettingNames, dataclass_of, describe_type
 
@@ -54,6 +54,18 @@ def read_arguments(kind: Kind, arguments: Sequence[str]) -> tuple[Any, Options]:
 def read_settings(kind: Kind, arguments: Sequence[str]) -> Any:
     """The settings alone."""
     return read_arguments(kind, arguments)[0]
+
+
+def tuning_kind(arguments: Sequence[str]) -> Kind:
+    """Which of the two kinds of job that tune the recipes and overrides are for: one with `stage` is finetune.py's."""
+    keys: set[str] = set()
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        keys.add(name.removeprefix("--").partition(".")[0])
+        path = Path(value or "".join(arguments[place + 1 : place + 2]))
+        if name == "--config" and path.is_file():
+            keys |= set(_read_tree(path))
+    return FINETUNE if "stage" in keys else INSTRUCT
 
 
 def _build(cls: type[T], values: Any, *, group: str) -> T:
@@ -114,13 +126,17 @@ def _check_recipe(path: Path, *, names: SettingNames) -> None:
     if not path.is_file():
         near = sorted(str(other) for other in Path(__file__).parent.joinpath("recipes").glob("*.yaml"))
         raise ConfigError(f"recipe not found: {path}; shipped recipes: {', '.join(near)}")
+    names.check_tree(_read_tree(path), where=str(path))
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"recipe {path} must hold settings (name: value), got {type(tree).__name__}")
-    names.check_tree(tree, where=str(path))
+    return tree
 
 
 def _sentence(message: str, *, names: SettingNames) -> str:

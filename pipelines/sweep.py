@@ -77,14 +77,14 @@ def read_sweep(arguments: Sequence[str]) -> Sweep:
 def _run(sweep: Sweep) -> None:
     from rich.console import Console
 
-    from pipelines.settings import read_settings
+    from pipelines.settings import read_settings, tuning_kind
     from pipelines.storage import storage_folder, write_json
 
     console = Console()
     # Every run is read before the first one starts: a value that is none must not be found out after a day.
     runs = [
         [
-            (kind := _kind_of(recipe), read_settings(kind, sweep.arguments(kind, recipe, value)))
+            (kind := tuning_kind([f"--config={recipe}"]), read_settings(kind, sweep.arguments(kind, recipe, value)))
             for recipe in sweep.recipes
         ]
         for value in sweep.values
@@ -101,22 +101,6 @@ def _run(sweep: Sweep) -> None:
     result = {"setting": sweep.setting or "seed", "lines": lines, **_summary([line["scores"] for line in lines])}
     write_json(storage / f"sweep-{'-'.join(config.name for _, config in runs[0])}.json", result)
     _print(result, console=console)
-
-
-def _kind_of(recipe: str) -> Kind:
-    """By the stages that the recipe names."""
-    import yaml
-
-    from pipelines.config import ConfigError
-    from pipelines.kinds import FINETUNE, INSTRUCT
-
-    try:
-        tree = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe {recipe} cannot be read ({error}); give a file of pipelines/recipes") from error
-    if not isinstance(tree, dict) or not {"stage", "stage1"} & set(tree):
-        raise ConfigError(f"recipe {recipe} has no stage that a sweep could repeat; give one of finetune.py")
-    return FINETUNE if "stage" in tree else INSTRUCT
 
 
 def _scores(kind: Kind, config: Any, *, storage: Path, console: Console) -> dict[str, float]:

@@ -77,4 +77,4 @@ def test_a_value_that_is_none_is_refused_before_the_first_run(
 
 def test_a_recipe_without_a_stage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config=pipelines/recipes/compare.yaml", "--seeds=0"]) == 2
-    assert "has no stage that a sweep could repeat" in capsys.readouterr().err
+    assert "unknown setting 'adapters'" in capsys.readouterr().err
