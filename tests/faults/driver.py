@@ -18,4 +18,4 @@ if __name__ == "__main__":
             print(int(row["step"]), flush=True)
 
     threading.Thread(target=follow, daemon=True).start()
-    disturbed(run, launch)
+    disturbed(run, launch, {"kind": "slow_down", "seconds": 0.15})  # so that the kill comes in its middle

@@ -63,6 +63,7 @@ def test_driver_killed_three_times_in_a_row(
         assert len(workers) == 2
         assert not psutil.wait_procs(workers, timeout=60)[1]
         committed.append(newest_step(out / WORKERS_FOLDER))
+        assert committed[-1] < STEPS, "the kill came too late to show anything"
     last = _driver(job)
     _, errors = last.communicate()
     assert last.returncode == 0, errors[-3000:]
