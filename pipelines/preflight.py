@@ -170,9 +170,13 @@ def _check_known(setting: str, template: str) -> None:
 
 def _check_features(config: Any) -> None:
     """What the tower will give against what the memory takes, from the tower's config alone."""
+    from memvp_train.loading import ModelError
     from memvp_train.towers import feature_shape
 
-    shape, memvp = feature_shape(config.vision), config.memvp
+    try:
+        shape, memvp = feature_shape(config.vision), config.memvp
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
     if memvp.vision_hidden_size != shape.width:
         raise ConfigError(
             f"memvp.vision_hidden_size is {memvp.vision_hidden_size}, the tower's are {shape.width} wide; "

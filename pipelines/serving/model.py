@@ -53,8 +53,8 @@ class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
         """Answer the rows. An image that cannot be read raises an error that names its row."""
         rows = model_input.to_dict("records")
         # A table turns a missing image into NaN.
-        given = {f"row-{number}": row["image"] for number, row in enumerate(rows) if _is_image(row.get("image"))}
-        names = [f"row-{number}" for number in range(len(rows))]
+        given = {f"row_{number}": row["image"] for number, row in enumerate(rows) if _is_image(row.get("image"))}
+        names = [f"row_{number}" for number in range(len(rows))]
         samples = [
             Sample(id=name, image_ids=(), turns=(Turn("user", str(row["question"])),))
             for name, row in zip(names, rows, strict=True)
@@ -68,7 +68,7 @@ class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
         """(1, g, c) of one image, rounded as the stored features are, so that answers are those of the evaluation."""
         if self.vision is None:
             return torch.from_numpy(load_frames(str(image)))[None].float()
-        picture = load_image(Path(image) if isinstance(image, str) else bytes(image), name=name)
+        picture = load_image(Path(image) if isinstance(image, str) else bytes(image), name=name.replace("_", " "))
         pixels = torch.from_numpy(preprocess(picture, preprocessing=self.vision.preprocessing))[None]
         if self.tower is None:
             assert self.model.vision_tower is not None

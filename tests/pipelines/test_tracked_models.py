@@ -58,7 +58,7 @@ def test_checkpoint_is_a_model_that_stays_where_it_is(submit: Any) -> None:
     assert model.tags["memvp.digest"] == DIGEST
     assert model.tags["memvp.folder"] == "/x"
     assert model.params == {"step": "8"}
-    assert {metric.key: (metric.value, metric.step) for metric in model.metrics} == {"loss": (0.25, 8)}
+    assert {metric.key: (metric.value, metric.step) for metric in model.metrics} == {"checkpoint/loss": (0.25, 8)}
     (output,) = tracker.client.get_run(child).outputs.model_outputs
     assert (output.model_id, output.step) == (model.model_id, 8)
 
@@ -81,7 +81,7 @@ def test_scores_stand_on_the_model_they_belong_to(submit: Any) -> None:
     scoring = tracker.open_child("evaluate", key="e1", settings={})
     tracker.log_numbers(scoring, {"accuracy": 0.75}, of=DIGEST)
     by_name = {model.name: {metric.key for metric in model.metrics} for model in models_of(tracker)}
-    assert by_name == {"stage1-step-8": {"loss", "accuracy"}, "stage1-step-4": {"loss"}}
+    assert by_name == {"stage1-step-8": {"checkpoint/loss", "accuracy"}, "stage1-step-4": {"checkpoint/loss"}}
     assert tracker.client.get_run(scoring).data.metrics == {"accuracy": 0.75}
 
 
