@@ -24,11 +24,21 @@ _ON_RAY = (
     "tests/train/test_launch.py",
     "tests/test_benchmarks.py::test_smallest_setting_writes_a_result[train_overhead]",
 )
+# A file that takes most of a minute and comes last would keep one process at work while the other waits.
+_LONG = (
+    "tests/train/test_engine.py",
+    "tests/train/test_zero3.py",
+    "tests/train/test_predict.py",
+    "tests/pipelines/test_recipes.py",
+    "tests/pipelines/test_benchmark_jobs.py",
+    "tests/data/test_killed_writer.py",
+    "tests/test_benchmarks.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on Ray first."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_ON_RAY))
+    """Tests on Ray first, then those of long files."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(_ON_RAY), not item.nodeid.startswith(_LONG)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -18,12 +18,11 @@ SCRIPTS = (
     "data_loader",
     "data_hand_over",
     "train_memory",
-    "train_memory_zero",
     "plan_beside_paper",
     "prediction",
-    "train_overhead",
-    "extraction_overhead",
 )
+SLOW_SCRIPTS = ("train_memory_zero", "train_overhead", "extraction_overhead")
+"""They start workers."""
 
 
 def numbers_in(content: Any) -> list[float]:
@@ -35,7 +34,7 @@ def numbers_in(content: Any) -> list[float]:
     return [content] if isinstance(content, int | float) else []
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_SCRIPTS)])
 def test_smallest_setting_writes_a_result(name: str, tmp_path: Path) -> None:
     script = f"benchmarks/{name}.py"
     command = [sys.executable, script, "--smoke", "--out", str(tmp_path)]

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.e2e_jobs import Head, JobRun, answers, free_port, job_command, job_environment, run_command, wait_for
@@ -41,6 +42,10 @@ def ray_head() -> Iterator[Head]:
         wait_for(lambda: answers(f"{url}/api/version"), what="the Ray head", seconds=150, process=process)
         yield Head(process.pid, f"127.0.0.1:{port}", url, folder)
     finally:
+        below = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
+        # Ray itself would wait half a minute for workers whose driver a test has killed.
+        for left in psutil.wait_procs(below, timeout=5)[1]:
+            left.kill()
         process.wait(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
