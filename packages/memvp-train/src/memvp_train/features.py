@@ -6,6 +6,7 @@ the features were made; whoever reads them can check that before a step is train
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -154,11 +155,24 @@ def _records(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     check_tower(tower)
     device = next(tower.parameters()).device
-    for start in range(0, len(keys), vision.batch_size):
-        batch = keys[start : start + vision.batch_size]
-        pixels = torch.stack([_pixels(reader.read(key), name=key, vision=vision) for key in batch])
+    for batch, pixels in _decoded_ahead(keys, reader=reader, vision=vision):
         for key, features in zip(batch, image_features(tower, pixels.to(device), vision=vision), strict=True):
             yield key, {SUFFIX: feature_record(features)}
+
+
+def _decoded_ahead(keys: list[str], *, reader: ShardReader, vision: VisionConfig) -> Iterator[tuple[list[str], Tensor]]:
+    """Batches of names and pixels (B, 3, S, S); threads decode the next one while the tower looks at this one."""
+    batches = [keys[start : start + vision.batch_size] for start in range(0, len(keys), vision.batch_size)]
+    with ThreadPoolExecutor() as pool:
+
+        def begin(batch: list[str]) -> list[Future[Tensor]]:
+            return [pool.submit(_pixels, reader.read(key), name=key, vision=vision) for key in batch]
+
+        begun = begin(batches[0]) if batches else []
+        for place, batch in enumerate(batches):
+            pixels = torch.stack([image.result() for image in begun])
+            begun = begin(batches[place + 1]) if place + 1 < len(batches) else []
+            yield batch, pixels
 
 
 def _pixels(members: dict[str, bytes], *, name: str, vision: VisionConfig) -> Tensor:
