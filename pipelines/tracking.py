@@ -176,7 +176,7 @@ class Tracker:
             model_id = self._find_model(run_id, digest=digest)
             if model_id is None:
                 model_id = self._create_model(run_id, name=name, step=step, digest=digest, folder=folder)
-                # Under names of their own: MLflow shows a model's figures on its run too, where the curve has them already.
+                # Under names of their own: MLflow shows a model's figures on its run too, where the curve has them.
                 own = {f"checkpoint/{name}": value for name, value in numbers.items()}
                 self.client.log_batch(run_id, metrics=_metrics(own, step=step, model_id=model_id))
             self.ids.remember("models", f"{self.parent_id}/{digest}", model_id)

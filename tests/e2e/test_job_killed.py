@@ -22,7 +22,7 @@ from tests.e2e.e2e_jobs import (
     wait_for,
 )
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 # Two runs add up gradients in the same order, but evaluation may split its threads differently.
 LOSS_TOLERANCE = 1e-5
