@@ -14,15 +14,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from memvp_data.atomic import atomic_write
 from memvp_data.metrics.pairing import read_predictions
 from memvp_data.metrics.suite import score
 from memvp_data.samples import read_samples
 from pipelines.paths import samples_path
-from pipelines.report import markdown, model_line, tracking_command
+from pipelines.report import model_line, tracking_command, write_files
 from pipelines.sources import test_table
 from pipelines.steps import FinishedStep
-from pipelines.storage import write_json
 
 _HEADER = ("benchmark", "who answers", "score", "value", "95 % interval", "n", "unreadable", "to the first", "p")
 
@@ -107,12 +105,7 @@ def _number(value: float | None) -> str:
 
 def write_report(report: Mapping[str, Any], *, folder: Path) -> None:
     """report.json and report.md in the run folder."""
-    write_json(folder / "report.json", dict(report))
-    text = f"# {report['name']}\n\n{markdown(*results_table(report))}\n" + "".join(
-        f"- {line}\n" for line in closing_lines(report)
-    )
-    with atomic_write(folder / "report.md") as file:
-        file.write(text.encode())
+    write_files(report, folder=folder, table=results_table(report), closing=closing_lines(report))
 
 
 def closing_lines(report: Mapping[str, Any]) -> Iterator[str]:

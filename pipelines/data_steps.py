@@ -11,7 +11,7 @@ from pathlib import Path
 
 from memvp_data.answers import with_best_answer
 from memvp_data.images import image_records
-from memvp_data.samples import Sample, read_samples, write_samples
+from memvp_data.samples import Sample, read_image_ids, write_samples
 from memvp_data.shards import Manifest, write_shards
 from pipelines.paths import samples_path
 from pipelines.progress import StepProgress
@@ -119,7 +119,7 @@ def _pack_frames(context: StepContext) -> Manifest:
     built, source = context.inputs["build_shards"], source_of(context.config, context.about.get("benchmark", ""))
     (frames,) = source.folders().values()
     tables = (samples_path(built.folder, name) for name in built.record.summary["samples"])
-    clips = sorted({image_id for table in tables for sample in read_samples(table) for image_id in sample.image_ids})
+    clips = sorted({clip for table in tables for shown in read_image_ids(table) for clip in shown})
     return write_shards(
         context.folder / "features",
         _counted(

@@ -46,12 +46,6 @@ def folder_digest(folder: Path) -> str:
     return sha.hexdigest()
 
 
-def folder_digest_by_content(folder: Path) -> str:
-    """Identity of a small folder: the hash of every file in it."""
-    files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
-    return digest_json({str(entry.relative_to(folder)): input_digest(entry) for entry in files})
-
-
 def model_digest(path: str) -> str:
     """Identity of a model named in the settings: the files of a folder, or the name itself for one on the hub."""
     folder = _shipped(path) if path.startswith("toyworld/") else Path(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,19 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def write_report(report: Mapping[str, Any], *, folder: Path) -> None:
     """report.json and report.md in the run folder."""
+    write_files(report, folder=folder, table=results_table(report), closing=closing_lines(report))
+
+
+def write_files(
+    report: Mapping[str, Any],
+    *,
+    folder: Path,
+    table: tuple[Sequence[str], Sequence[Sequence[str]]],
+    closing: Iterable[str],
+) -> None:
+    """A report of any kind of job as JSON, and its table (header, lines) with the closing lines as Markdown."""
     write_json(folder / "report.json", dict(report))
-    text = f"# {report['name']}\n\n{markdown(*results_table(report))}\n" + "".join(
-        f"- {line}\n" for line in closing_lines(report)
-    )
+    text = f"# {report['name']}\n\n{markdown(*table)}\n" + "".join(f"- {line}\n" for line in closing)
     with atomic_write(folder / "report.md") as file:
         file.write(text.encode())
 

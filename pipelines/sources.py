@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -179,8 +179,3 @@ class BenchmarkFiles:
     def parts(self, root: Path) -> dict[str, Part]:
         images = root / self._row.images
         return {name: Part(self._row.read(root, split=split), images) for name, split in self.splits.items()}
-
-
-def image_ids(samples: Iterable[Any]) -> Iterator[str]:
-    """Every image that samples name, once, in the order of first use."""
-    return iter(dict.fromkeys(image_id for sample in samples for image_id in sample.image_ids))

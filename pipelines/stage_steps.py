@@ -50,7 +50,8 @@ def _stage_run(context: StepContext, *, name: str, stage: StageConfig) -> StageR
         samples=str(samples_path(inputs["build_shards"].folder, name)),
         validation=str(samples_path(inputs["build_shards"].folder, "validation")) if "validation" in tables else None,
         features=str(stored.folder / "features") if shown and stored is not None else None,
-        **({"images": str(inputs["build_shards"].folder / "images"), "vision": config.vision} if is_live else {}),
+        images=str(inputs["build_shards"].folder / "images") if is_live else None,
+        vision=config.vision if is_live else None,
         init_adapter=str(inputs["start_from"].folder / "adapter") if "start_from" in inputs else None,
         out=str(context.folder),
     )

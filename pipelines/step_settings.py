@@ -1,6 +1,6 @@
 """What each step depends on, as plain data: the part of a step's key that settings and outside files make.
 
-Light on purpose: deciding that every step can be re-used must not import torch.
+Light on purpose: deciding that every step can be re-used builds no model and reads no image.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from memvp_train.config import StageConfig
+from memvp_train.fingerprint import folder_hash
 from pipelines.benchmark_config import AnswerConfig, ComparisonConfig, FinetuneConfig
 from pipelines.config import JobConfig, as_settings
-from pipelines.fingerprint import folder_digest, folder_digest_by_content, input_digest, model_digest
+from pipelines.fingerprint import folder_digest, input_digest, model_digest
 from pipelines.sources import Config, source_of
 
 # These change how long training takes or when it is saved, not what it learns.
@@ -49,7 +50,7 @@ def for_stage(config: JobConfig | FinetuneConfig, *, stage: str) -> dict[str, An
 
 def trains_tower(config: Config) -> bool:
     """Whether adapters in the vision tower train: then features cannot be stored."""
-    return config.vision is not None and getattr(config.vision, "adapter_dim", 0) > 0
+    return config.vision is not None and config.vision.adapter_dim > 0
 
 
 def _for_stage(config: JobConfig | FinetuneConfig, stage: StageConfig) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def for_comparison(config: ComparisonConfig, *, benchmark: str, adapter: str) ->
         "language": as_settings(config.language),
         "weights": model_digest(config.language.path),
         "template": template_of(config, benchmark),
-        "adapter": None if path is None else folder_digest_by_content(Path(path)),
+        "adapter": None if path is None else folder_hash(Path(path)),
         **(for_extract_features(config) if trains_tower(config) else {}),
     }
 

@@ -88,7 +88,7 @@ class Step:
     needs: Mapping[str, str]
     """what an earlier step is to this one -> its name; usually the same"""
     run: str
-    """"module:function" of (StepContext) -> StepOutcome, imported when needed: re-using all needs no torch"""
+    """"module:function" of (StepContext) -> StepOutcome, imported when it runs"""
     about: Mapping[str, str] = field(default_factory=dict)
     """what tells steps with one function apart: {"stage": "stage2"}, {"benchmark": "pope"}"""
 
