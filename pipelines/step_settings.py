@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from memvp_data.hashing import folder_hash
 from memvp_train.config import StageConfig
-from memvp_train.fingerprint import folder_hash
 from pipelines.benchmark_config import AnswerConfig, ComparisonConfig, FinetuneConfig
 from pipelines.config import JobConfig, as_settings
 from pipelines.fingerprint import folder_digest, input_digest, model_digest

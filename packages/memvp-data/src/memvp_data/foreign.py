@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from memvp_data.index import SUFFIXES, IndexRow
-from memvp_data.manifest import MANIFEST_NAME, Manifest, ShardEntry, write_manifest
+from memvp_data.layout import SUFFIXES, IndexRow, ShardEntry
+from memvp_data.manifest import MANIFEST_NAME, Manifest, write_manifest
 from memvp_data.samples import ID_PATTERN, to_id
 from memvp_data.shards import begin
 from memvp_data.storage import Folder, ShardError

@@ -7,43 +7,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from memvp_data.layout import INDEX_NAME, INDEX_SCHEMA, SUFFIXES, IndexRow, ShardEntry
 from memvp_data.samples import ID_PATTERN
 from memvp_data.storage import Folder, ShardError
 
-if TYPE_CHECKING:
-    from memvp_data.manifest import ShardEntry
-
-INDEX_NAME = "index.parquet"
-# Nothing that a reader would have to unpickle.
-SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "safetensors", "json", "txt"})
 MAX_MEMBER_BYTES = 1 << 30
 MAX_ROWS, MAX_INDEX_BYTES, MAX_TEXT = 100_000_000, 16 << 30, 256
-INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("suffix", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("sha256", pa.string()),
-    ]
-)
-
-
-class IndexRow(NamedTuple):
-    """Where one member lies. `offset` is that of its first payload byte in the shard."""
-
-    key: str
-    shard: str
-    suffix: str
-    offset: int
-    size: int
-    sha256: str
 
 
 def write_index(folder: Folder, rows: Sequence[IndexRow]) -> str:
@@ -58,7 +31,7 @@ def write_index(folder: Folder, rows: Sequence[IndexRow]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load_index(folder: Folder, *, sha256: str, shards: Sequence["ShardEntry"]) -> pa.Table:
+def load_index(folder: Folder, *, sha256: str, shards: Sequence[ShardEntry]) -> pa.Table:
     """The index of a folder, columns of `INDEX_SCHEMA`. Raises `ShardError` if it is not what its manifest says."""
     where = folder.where(INDEX_NAME)
     try:
@@ -92,7 +65,7 @@ def _parsed(data: bytes) -> pa.Table:
     return table.cast(INDEX_SCHEMA)
 
 
-def check_rows(shards: Sequence["ShardEntry"], *, rows: Iterable[IndexRow]) -> None:
+def check_rows(shards: Sequence[ShardEntry], *, rows: Iterable[IndexRow]) -> None:
     """Raise `ShardError` unless rows name every key once and agree with the shards' numbers of samples."""
     shard_of_key, seen, rows = dict[str, str](), set[tuple[str, str]](), list(rows)
     for row in rows:
@@ -102,7 +75,7 @@ def check_rows(shards: Sequence["ShardEntry"], *, rows: Iterable[IndexRow]) -> N
     _check_counts(shards, places=((row.key, row.shard, row.offset) for row in rows))
 
 
-def _check_counts(shards: Sequence["ShardEntry"], *, places: Iterable[tuple[str, str, int]]) -> None:
+def _check_counts(shards: Sequence[ShardEntry], *, places: Iterable[tuple[str, str, int]]) -> None:
     """Samples per shard as the index has them: keys that share their bytes (see deduplication.py) count once."""
     first = dict[tuple[str, str], int]()
     for key, name, offset in places:
@@ -115,7 +88,7 @@ def _check_counts(shards: Sequence["ShardEntry"], *, places: Iterable[tuple[str,
         )
 
 
-def _check_places(table: pa.Table, *, shards: Sequence["ShardEntry"], where: str) -> None:
+def _check_places(table: pa.Table, *, shards: Sequence[ShardEntry], where: str) -> None:
     """Every row lies inside a listed shard, under a key and suffix that may be; rows of a key follow each other."""
     lengths = {shard.name: shard.num_bytes for shard in shards}
     keys, names, suffixes, offsets, sizes, _ = (column.to_pylist() for column in table.columns)

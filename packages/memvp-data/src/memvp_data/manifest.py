@@ -15,42 +15,15 @@ from typing import Any
 import pyarrow as pa
 
 from memvp_data.atomic import remove_leftovers, sync_folder
-from memvp_data.index import INDEX_NAME, INDEX_SCHEMA, SUFFIXES, IndexRow, check_rows, load_index, write_index
-from memvp_data.storage import Folder, ShardError, split_place
-
-__all__ = [
-    "INDEX_NAME",
-    "INDEX_SCHEMA",
-    "MANIFEST_NAME",
-    "SUFFIXES",
-    "IndexRow",
-    "Manifest",
-    "ShardEntry",
-    "ShardError",
-    "hash_file",
-    "read_index",
-    "write_manifest",
-]
+from memvp_data.index import check_rows, load_index, write_index
+from memvp_data.layout import IndexRow, ShardEntry
+from memvp_data.storage import Folder, ShardError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 PART_SUFFIX = ".part.json"
 MAX_MANIFEST_BYTES = 64 << 20
 SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.tar")
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """One shard as the manifest knows it."""
-
-    name: str
-    """File name in the folder."""
-    sha256: str
-    """Hash of the whole file."""
-    num_bytes: int
-    """Length of the file."""
-    num_samples: int
-    """Number of keys in it."""
 
 
 @dataclass(frozen=True)
@@ -148,24 +121,6 @@ def write_manifest(
 def read_index(folder: Path | str | Folder, *, manifest: Manifest) -> pa.Table:
     """The index of a folder, checked against its manifest; columns of `INDEX_SCHEMA`."""
     return load_index(Folder.at(folder), sha256=manifest.index_sha256, shards=manifest.shards)
-
-
-def hash_file(path: Path | str) -> str:
-    """SHA-256 of a file as hex."""
-    folder, name = split_place(path)
-    if folder.local is not None:
-        with (folder.local / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return hash_stored(folder, name)
-
-
-def hash_stored(folder: Folder, name: str) -> str:
-    """SHA-256 of a file of a folder as hex, in constant memory."""
-    found, block = hashlib.sha256(), memoryview(bytearray(1 << 20))
-    with folder.open(name) as file:
-        while count := file.readinto(block):  # type: ignore[attr-defined]
-            found.update(block[:count])
-    return found.hexdigest()
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from memvp_data.manifest import IndexRow, Manifest, ShardEntry, ShardError, write_manifest
+from memvp_data.layout import ShardEntry
+from memvp_data.manifest import IndexRow, Manifest, ShardError, write_manifest
 from memvp_data.shards import MAX_SHARD_BYTES, MAX_SHARD_SAMPLES, begin, grouped, shard_name, write_shard_in
 from memvp_data.storage import Folder
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal, get_args
 import pyarrow.compute as pc
 
 from memvp_data.deduplication import same_of
-from memvp_data.index import IndexRow
+from memvp_data.layout import IndexRow
 from memvp_data.manifest import Manifest, ShardError, read_index
 from memvp_data.quarantine import Quarantine, inspect
 from memvp_data.storage import Folder

@@ -15,18 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from memvp_data.deduplication import distinct, with_same
-from memvp_data.index import SUFFIXES
-from memvp_data.manifest import (
-    MANIFEST_NAME,
-    PART_SUFFIX,
-    SHARD_NAME,
-    IndexRow,
-    Manifest,
-    ShardEntry,
-    ShardError,
-    hash_file,
-    write_manifest,
-)
+from memvp_data.hashing import hash_file
+from memvp_data.layout import SUFFIXES, ShardEntry
+from memvp_data.manifest import MANIFEST_NAME, PART_SUFFIX, SHARD_NAME, IndexRow, Manifest, ShardError, write_manifest
 from memvp_data.samples import ID_PATTERN
 from memvp_data.storage import Folder, split_place
 from memvp_data.tar_format import end_of, tar_info

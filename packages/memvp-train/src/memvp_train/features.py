@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from memvp_core.vision import tower_features
 from memvp_data.deduplication import with_same
 from memvp_data.features import SUFFIX, feature_record, pooled
+from memvp_data.hashing import hash_file
 from memvp_data.images import load_image, preprocess
-from memvp_data.manifest import Manifest, ShardEntry, hash_file
+from memvp_data.layout import ShardEntry
+from memvp_data.manifest import Manifest
 from memvp_data.reader import ShardReader
 from memvp_data.shards import load_part, save_part, verify, write_manifest, write_shard
 from memvp_train.config import VisionConfig

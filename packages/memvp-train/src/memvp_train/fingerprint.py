@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from memvp_data.manifest import hash_file
+from memvp_data.hashing import hash_file
 
 _HASHED_BYTES = 64 << 20
 
@@ -18,10 +18,3 @@ def model_fingerprint(path: str) -> str:
     sizes = {file: file.stat().st_size for file in files}
     lines = [f"{file.name} {size if size > _HASHED_BYTES else hash_file(file)}" for file, size in sizes.items()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and hashes of all files below a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = "".join(f"{path.relative_to(folder)} {hash_file(path)}\n" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memvp_data.manifest import Manifest, hash_file
+from memvp_data.hashing import folder_hash, hash_file
+from memvp_data.manifest import Manifest
 from memvp_train.answer_files import digest
 from memvp_train.answering import AnswerSettings
 from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain
-from memvp_train.fingerprint import folder_hash, model_fingerprint
+from memvp_train.fingerprint import model_fingerprint
 from memvp_train.models import resolve_path
 from memvp_train.shown_images import ImageMode, PredictError
 

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel
+from memvp_data.hashing import folder_hash, hash_file
 from memvp_data.loader import check_tokens
-from memvp_data.manifest import Manifest, hash_file
+from memvp_data.manifest import Manifest
 from memvp_data.samples import SampleError
 from memvp_train.batches import check_source
 from memvp_train.config import LaunchConfig, StageRun, VisionConfig
 from memvp_train.disk import check_room
 from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
-from memvp_train.fingerprint import folder_hash, model_fingerprint
+from memvp_train.fingerprint import model_fingerprint
 from memvp_train.models import (
     ModelError,
     build_language_model,

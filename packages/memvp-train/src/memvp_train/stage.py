@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from memvp_data.atomic import atomic_write, sync_folder
+from memvp_data.hashing import folder_hash
 from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun
-from memvp_train.fingerprint import folder_hash
 from memvp_train.lease import Lease, hold_lease
 from memvp_train.loop import TrainingError
 from memvp_train.metrics import Row, follow_metrics, read_metrics
