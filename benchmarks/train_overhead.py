@@ -32,10 +32,10 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from memvp_train import stage as stages
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, StageRun
-from memvp_train.launch import ray_session
 from memvp_train.metrics import Row
-from pipelines.config import TrackingConfig
+from memvp_train.session import ray_session
 from pipelines.tracking import Tracker, open_tracker
+from pipelines.tracking_config import TrackingConfig
 
 WORDS = "what colour is the thing left of the red square and above every large green circle ?".split()
 NUM_ROWS, WIDTH = 64, 256

@@ -6,20 +6,14 @@ Settings of the parts (models, stages, launch) live with the parts; this file on
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from memvp_core.config import MemVPConfig
 from memvp_data.toyworld import ToyWorldConfig
 from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig, check_batch_split
-
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-class ConfigError(ValueError):
-    """A setting is unknown, has the wrong type, or does not go with another one."""
+from pipelines.recipe_errors import ConfigError, check_name, check_positive
+from pipelines.tracking_config import TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -91,32 +85,6 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
-class GateConfig:
-    """What a version must reach to be the champion; scores as in report.json (accuracies between 0 and 1)."""
-
-    slice: str | None = None
-    """test slice or split whose headline score counts; null: the job's first"""
-    min_score: float = 0.0
-    """lowest score"""
-    max_drop: float | None = 0.0
-    """how far below the champion's the score may be, on the same questions; null: the champion is not compared"""
-
-
-@dataclass(frozen=True)
-class TrackingConfig:
-    """Where MLflow keeps the runs."""
-
-    uri: str | None = None
-    """tracking server or database; null: sqlite in the storage folder"""
-    experiment: str = "memvp"
-    """experiment name"""
-    registered_model: str = "memvp"
-    """name in the model registry; every job registers a version"""
-    gate: GateConfig = dataclasses.field(default_factory=GateConfig)
-    """when the new version gets the alias champion"""
-
-
-@dataclass(frozen=True)
 class JobConfig:
     """One job: raw images to an evaluated, registered adapter."""
 
@@ -170,42 +138,3 @@ class JobConfig:
     def stages(self) -> dict[str, StageConfig]:
         """The tuning steps by name."""
         return {"stage1": self.stage1, "stage2": self.stage2}
-
-
-def check_name(name: str) -> None:
-    """Refuse a run name that could not name a folder."""
-    if not _RUN_NAME.fullmatch(name):
-        raise ConfigError(f"name must be 1 to 64 letters, digits, '-' or '_', as it names a folder; got {name!r}")
-
-
-def check_positive(group: str, part: Any, *, names: Sequence[str]) -> None:
-    """Refuse counts below 1 in a group of settings."""
-    for name in names:
-        if getattr(part, name) < 1:
-            raise ConfigError(f"{group}.{name} must be at least 1, got {getattr(part, name)}")
-
-
-def as_settings(part: Any) -> dict[str, Any]:
-    """Dataclass -> plain JSON data (tuples become lists)."""
-    return {field.name: _plain(getattr(part, field.name)) for field in dataclasses.fields(part)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return as_settings(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def flat_settings(settings: dict[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Nested settings -> {"stage1.learning_rate": 0.001, ...}; the dotted names are the command line's."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict) and value:
-            flat.update(flat_settings(value, prefix=f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

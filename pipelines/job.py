@@ -11,19 +11,20 @@ from typing import Any
 from rich.console import Console
 
 from pipelines import endings, preflight
-from pipelines.config import ConfigError, as_settings, flat_settings
 from pipelines.fingerprint import digest_json
 from pipelines.kinds import Kind
 from pipelines.options import Options
+from pipelines.plain import as_settings, describe_settings, flat_settings
 from pipelines.progress import step_progress
+from pipelines.recipe_errors import ConfigError
 from pipelines.redaction import blotted_settings
+from pipelines.registry import is_registered
 from pipelines.run_ids import was_tracked
 from pipelines.services import Services
-from pipelines.settings import describe_settings
 from pipelines.step_log import log_step
 from pipelines.steps import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key
 from pipelines.storage import make_run_folder, run_lock
-from pipelines.tracking import Tracker, is_registered, open_tracker
+from pipelines.tracking import Tracker, open_tracker
 
 # These say where a job is kept, not what it is: with others the parent run in MLflow is still the same one.
 _NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")

@@ -21,10 +21,10 @@ from pipelines.examples import some_answers
 from pipelines.fingerprint import library_versions
 from pipelines.html_report import Answer, Benchmark, Page, Picture
 from pipelines.paths import METRICS_NAME, predictions_path, samples_path
+from pipelines.plain import describe_settings
 from pipelines.redaction import blotted
 from pipelines.report import TASK_ORDER
 from pipelines.rows import ROWS
-from pipelines.settings import describe_settings
 from pipelines.sources import test_table
 from pipelines.steps import FinishedStep
 

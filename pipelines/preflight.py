@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from memvp_train.config import LoraSettings
-from pipelines.config import ConfigError, JobConfig
+from pipelines.config import JobConfig
+from pipelines.recipe_errors import ConfigError
 from pipelines.sources import Source, source_of, test_files
 from pipelines.step_settings import trains_tower
 from pipelines.steps import Step
@@ -119,8 +120,8 @@ def check_models(config: Any) -> dict[str, int]:
     Raises:
         ConfigError or the ValueError of the part that does not fit, naming the settings.
     """
-    from memvp_train.launch import check_launch
     from memvp_train.models import build_tokenizer
+    from memvp_train.session import check_launch
 
     check_launch(config.launch)
     for name, stage in config.stages.items():
@@ -133,7 +134,8 @@ def check_models(config: Any) -> dict[str, int]:
 
 def planned_parameters(config: Any) -> dict[str, int]:
     """Trainable parameters of each stage, counted on models without weights."""
-    from memvp_train.models import build_language_model, build_memvp_model
+    from memvp_train.memvp import build_memvp_model
+    from memvp_train.models import build_language_model
 
     counts = {}
     for name, stage in config.stages.items():

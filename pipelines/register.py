@@ -21,7 +21,7 @@ _REQUIREMENTS = ("memvp-core", "memvp-data", "memvp-train", "mlflow", "torch", "
 
 def register(context: StepContext) -> StepOutcome:
     """Log the models-from-code file with the adapter, register it, let the gate decide about champion."""
-    from pipelines.tracking import register_model
+    from pipelines.registry import register_model
 
     settings_path = context.folder / "serving.json"
     write_json(settings_path, serving_settings(context.config))

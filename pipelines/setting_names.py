@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pipelines.config import ConfigError
+from pipelines.recipe_errors import ConfigError
 
 _WORDS: dict[Any, str] = {
     int: "a whole number",

@@ -13,9 +13,9 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
-from pipelines.config import ConfigError
 from pipelines.kinds import FINETUNE, INSTRUCT, Kind
 from pipelines.options import NAMES, Options, add_options, read_options
+from pipelines.recipe_errors import ConfigError
 from pipelines.setting_names import SettingNames, dataclass_of, describe_type
 
 T = TypeVar("T")
@@ -160,8 +160,3 @@ def _missing(message: str) -> str:
     if required:
         return f"the recipe lacks the setting {required.group(1)}"
     return " ".join(message.split())
-
-
-def describe_settings(config: Any) -> str:
-    """The resolved settings as YAML text; the file that travels with a run."""
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.benchmark_config import VIDEO, ComparisonConfig, FinetuneConfig
-from pipelines.config import DataConfig, JobConfig, QuestionFile, as_settings
+from pipelines.config import DataConfig, JobConfig, QuestionFile
+from pipelines.plain import as_settings
 
 TEST_SLICES = ("image", "unseen", "text_only", "described")
 Config = JobConfig | FinetuneConfig | ComparisonConfig

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -25,12 +24,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from rich.console import Console
 
 from memvp_train.metrics import Row
-from pipelines.config import TrackingConfig
-from pipelines.gate import REASON_TAG, Verdict
-from pipelines.new_version import NewVersion
-from pipelines.quiet import quiet_mlflow
 from pipelines.redaction import blotted, blotted_settings, first_line
 from pipelines.run_ids import RunIds, run_ids, was_tracked
+from pipelines.tracking_config import TrackingConfig
 
 T = TypeVar("T")
 
@@ -40,7 +36,6 @@ _LONGEST_DIGEST = 36
 # MLflow's own patience is 7 retries of up to 120 s: four minutes of silence for every call to a dead server.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 _SECONDS_FOR_THE_LAST_SAMPLE = 5.0
-CHAMPION = "champion"
 # Lets MLflow's pages open with runs and models instead of with traces of chats.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -319,80 +314,3 @@ def _started_monitor(run_id: str, *, uri: str) -> Any:
 def _metrics(numbers: Mapping[str, float], *, step: int, model_id: str | None) -> list[Metric]:
     now = int(time.time() * 1000)
     return [Metric(name, float(value), now, step, model_id=model_id) for name, value in numbers.items()]
-
-
-def register_model(
-    tracker: Tracker,
-    run_id: str,
-    *,
-    new: NewVersion,
-    judge: Callable[[Mapping[str, str] | None], Verdict],
-) -> dict[str, Any]:
-    """Log the models-from-code file with its artifacts and register it; champion moves to it only if `judge` agrees.
-
-    `judge` is asked with the tags of the champion, None if there is no other one. Returns {"name", "version", "uri",
-    "run_id", "champion", "reason"}. A version this run already registered is used again.
-
-    Raises:
-        TrackingError: the registry does not answer.
-    """
-    name = new.name
-    try:
-        version = _registered_version(tracker, run_id, name=name) or _log_model(tracker, run_id, new)
-        verdict = judge(_champion_tags(tracker, name=name, other_than=version))
-        for key, value in {**new.tags, REASON_TAG: verdict.reason}.items():
-            tracker.client.set_model_version_tag(name, version, key, blotted(value))
-        if verdict.passed:
-            tracker.client.set_registered_model_alias(name, CHAMPION, version)
-    except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"cannot register the model at {blotted(tracker.uri)} ({first_line(error)}); what was trained is kept, "
-            "run the same command again when MLflow answers"
-        ) from error
-    uri = f"models:/{name}@{CHAMPION}" if verdict.passed else f"models:/{name}/{version}"
-    return {
-        "name": name, "version": version, "uri": uri, "run_id": run_id, "champion": verdict.passed,
-        "reason": verdict.reason,
-    }  # fmt: skip
-
-
-def _champion_tags(tracker: Tracker, *, name: str, other_than: str) -> Mapping[str, str] | None:
-    champion = tracker.client.get_registered_model(name).aliases.get(CHAMPION)
-    if champion is None or str(champion) == other_than:
-        return None
-    return tracker.client.get_model_version(name, str(champion)).tags
-
-
-def is_registered(tracker: Tracker, registered: Mapping[str, Any]) -> bool:
-    """The registry still has this version; True when offline (nothing can be said, nothing should be redone)."""
-    try:
-        return tracker.client.get_model_version(registered["name"], registered["version"]).status == "READY"
-    except MlflowException as error:
-        return error.error_code != "RESOURCE_DOES_NOT_EXIST"
-
-
-def _registered_version(tracker: Tracker, run_id: str, *, name: str) -> str | None:
-    found = tracker.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    ready = [str(version.version) for version in found if version.status == "READY"]
-    return ready[0] if ready else None
-
-
-def _log_model(tracker: Tracker, run_id: str, new: NewVersion) -> str:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-    from mlflow.types.schema import AnyType
-
-    inputs = Schema([ColSpec(AnyType(), "image"), ColSpec("string", "question")])
-    mlflow.set_tracking_uri(tracker.uri)
-    mlflow.set_registry_uri(tracker.uri)
-    with quiet_mlflow(), mlflow.start_run(run_id=run_id):
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(new.model_file),
-            artifacts={key: str(path) for key, path in new.artifacts.items()},
-            pip_requirements=list(new.requirements),
-            signature=ModelSignature(inputs=inputs, outputs=Schema([ColSpec("string", "answer")])),
-            metadata=dict(new.metadata),
-            registered_model_name=new.name,
-        )
-    return str(info.registered_model_version)

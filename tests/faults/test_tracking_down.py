@@ -21,9 +21,9 @@ from memvp_train.config import LaunchConfig
 from memvp_train.metrics import Row, read_metrics
 from memvp_train.stage import StageResult, run_stage
 from pipelines import stage_steps
-from pipelines.config import TrackingConfig
 from pipelines.stage_steps import _Curve
 from pipelines.tracking import Tracker, open_tracker
+from pipelines.tracking_config import TrackingConfig
 
 pytestmark = pytest.mark.faults
 

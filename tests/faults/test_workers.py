@@ -15,7 +15,7 @@ import pytest
 
 from memvp_train.checkpoint import newest_step
 from memvp_train.heartbeat import read_signs
-from memvp_train.launch import LaunchError
+from memvp_train.session import LaunchError
 from memvp_train.stage import WORKERS_FOLDER, prepare_stage
 from memvp_train.supervision import SIGNS_FOLDER
 from tests.faults.runs import (

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipelines.config import JobConfig, TrackingConfig
+from pipelines.config import JobConfig
 from pipelines.kinds import INSTRUCT
 from pipelines.settings import read_settings
 from pipelines.tracking import Tracker, open_tracker
+from pipelines.tracking_config import TrackingConfig
 
 
 @pytest.fixture

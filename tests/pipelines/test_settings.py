@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import ConfigError, JobConfig, as_settings, flat_settings
+from pipelines.config import JobConfig
 from pipelines.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
-from pipelines.settings import describe_settings, read_arguments, read_settings
+from pipelines.plain import as_settings, describe_settings, flat_settings
+from pipelines.recipe_errors import ConfigError
+from pipelines.settings import read_arguments, read_settings
 
 Recipe = Callable[..., JobConfig]
 

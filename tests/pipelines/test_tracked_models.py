@@ -9,7 +9,8 @@ from rich.console import Console
 
 from pipelines.gate import QUESTIONS_TAG, REASON_TAG, SCORE_TAG, Verdict
 from pipelines.new_version import NewVersion
-from pipelines.tracking import Tracker, is_registered, register_model
+from pipelines.registry import is_registered, register_model
+from pipelines.tracking import Tracker
 
 DIGEST = "d" * 64
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from memvp_train.config import LoraSettings
 from memvp_train.fused_lora import FusedLoraLinear
-from memvp_train.models import lora_config
+from memvp_train.memvp import lora_config
 
 
 def _pair(*, bias: bool, dropout: float = 0.0, rank: int = 3) -> tuple[nn.Module, nn.Module]:

@@ -20,11 +20,12 @@ from memvp_data.samples import SampleError, from_id
 from memvp_train.answering import AnswerSettings
 from memvp_train.checkpoint import newest_first, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
-from memvp_train.launch import LaunchError, check_launch, map_actors, map_shards, ray_session
+from memvp_train.maps import map_actors, map_shards
 from memvp_train.metrics import read_metrics
 from memvp_train.models import build_language_model
 from memvp_train.predict import ShardAnswerer, answer
 from memvp_train.prediction_job import PredictionJob
+from memvp_train.session import LaunchError, check_launch, ray_session
 from memvp_train.stage import prepare_stage, run_stage
 
 NUM_STEPS = 100

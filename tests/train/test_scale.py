@@ -17,10 +17,10 @@ from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, S
 from memvp_train.extraction_cost import stored_bytes
 from memvp_train.machines import MACHINES, machine_named
 from memvp_train.memory_cost import Counts, memory_of
+from memvp_train.micro_batch import StepShape
 from memvp_train.scale import Setup, Text, cost_of, sent_bytes, stage_cost
 from memvp_train.trace import tracing
 from memvp_train.traced_step import build_on_meta, trace_step
-from memvp_train.ways import StepShape
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from train_memory import SIZES, Case, held_bytes, planned_bytes, write_config  # pyright: ignore[reportMissingImports]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from memvp_core.backbones import text_config
+from memvp_core.files import is_elsewhere
 from memvp_core.visual_memory import fingerprint
 
 _SHAPE = ("model_type", "hidden_size", "num_layers")
@@ -27,11 +28,6 @@ def describe_base(language_model: nn.Module) -> dict[str, Any]:
         "dtype": str(embedding.dtype).removeprefix("torch."),
         "weights": None if is_elsewhere(embedding) else fingerprint({"embedding": embedding}),
     }
-
-
-def is_elsewhere(tensor: Tensor) -> bool:
-    """Whether its values are not in this process: ZeRO-3 has cut it up, or it lies on the meta device."""
-    return hasattr(tensor, "ds_id") or tensor.is_meta
 
 
 def base_name(language_model: nn.Module) -> str | None:

@@ -64,3 +64,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__}, expected a JSON object.")
     return cast(dict[str, Any], value)
+
+
+def is_elsewhere(tensor: Tensor) -> bool:
+    """Whether its values are not in this process: ZeRO-3 has cut it up, or it lies on the meta device."""
+    return hasattr(tensor, "ds_id") or tensor.is_meta

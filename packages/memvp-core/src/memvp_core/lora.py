@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from memvp_core.base_model import is_elsewhere
-from memvp_core.files import read_tensors, write_json, write_tensors
+from memvp_core.files import is_elsewhere, read_tensors, write_json, write_tensors
 
 _PREFIX = "base_model.model."
 _CONFIG_FILE = "adapter_config.json"

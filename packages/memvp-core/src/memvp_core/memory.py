@@ -8,7 +8,7 @@
   the model, <x, W c> = <W^T x, c>: states are taken to the basis instead of rows to the model's width.
 * `direct` adds the rows first, once per call where all layers share the positions.
 
-All run the same `read`: they differ only in what `Entries` holds. Slow loops that say the same are in reference.py.
+All run the same `read`: they differ only in what `Entries` holds. Slow loops that say the same are in loops.py.
 
 Dimensions: B sequences, T tokens, U units (arrange.py), E entries, M queries of an entry, I images, P rows of an
 image, S position rows, N slots, C width of a code, D model width.
@@ -25,8 +25,8 @@ from memvp_core.arrange import Arrangement, arrange
 from memvp_core.config import InsertIn, Method, NoImage, PaddedRows, PositionMode
 from memvp_core.entries import Entries, ReadParts, Scale, entries_for, scaled, widened
 from memvp_core.flops import Form, Workload, choose_form
+from memvp_core.loops import read_loops
 from memvp_core.precision import dot, wide
-from memvp_core.reference import read_loops
 
 Activation = Callable[[Tensor], Tensor]
 

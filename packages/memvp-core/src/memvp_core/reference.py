@@ -1,4 +1,4 @@
-"""The paper's equations as plain loops: the oracle of the tests, and `method="reference"`.
+"""The paper's equations as plain loops: the oracle of the tests.
 
 Written for reading, not for running: nothing here is batched. Equation numbers are those of arXiv 2405.05615. Vectors
 are one-dimensional; a matrix of N keys or values has one of them in each row.
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 if TYPE_CHECKING:
-    from memvp_core.entries import Entries
+    pass
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -98,29 +97,3 @@ def concatenated_weights(
         gate_row = x / torch.dot(x, x)
         w3 = torch.cat([w3, gate_row.repeat(keys.shape[0], 1)])
     return torch.cat([w1, keys]), torch.cat([w2, retrieval_scale * values]), w3
-
-
-def read_loops(
-    x: Float[Tensor, "E M D"], *, entries: "Entries", activation: Activation, dropout: float
-) -> Float[Tensor, "E M D"]:
-    """`memory.read_products` one query at a time, for folded entries."""
-    out: list[Tensor] = []
-    for number, queries in enumerate(x):
-        keys = _rows_of(entries.key_rows, entries.key_positions, number=number)
-        values = _rows_of(entries.value_rows, entries.value_positions, number=number)
-        for query in queries:
-            active = torch.stack([activation(torch.dot(query, key)) for key in keys])
-            active = active * entries.retrieval_scale
-            if entries.live is not None:
-                active = active * entries.live[number]
-            active = functional.dropout(active, dropout, training=dropout > 0)
-            terms = [weight * value for weight, value in zip(active, values, strict=True)]
-            out.append(torch.stack(terms).sum(0))
-    return torch.stack(out).view_as(x)
-
-
-def _rows_of(rows: Tensor | None, positions: Tensor | None, *, number: int) -> Tensor:
-    if rows is not None:
-        return rows[number]
-    assert positions is not None
-    return positions

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from memvp_core import lora
 from memvp_core.backbones import FFNSite, choose_layers, find_sites
-from memvp_core.base_model import base_name, check_base, describe_base, is_elsewhere
+from memvp_core.base_model import base_name, check_base, describe_base
 from memvp_core.config import MemVPConfig
-from memvp_core.files import read_json, read_tensors, write_json, write_tensors
+from memvp_core.files import is_elsewhere, read_json, read_tensors, write_json, write_tensors
 from memvp_core.tower import VisionTower
 
 if TYPE_CHECKING:

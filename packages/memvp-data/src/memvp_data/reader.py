@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from memvp_data.deduplication import same_of
 from memvp_data.layout import IndexRow
-from memvp_data.manifest import Manifest, ShardError, read_index
+from memvp_data.manifest import Manifest, read_index
 from memvp_data.quarantine import Quarantine, inspect
-from memvp_data.storage import Folder
+from memvp_data.storage import Folder, ShardError
 from memvp_data.trust import HashedShards
 from memvp_data.verification import find_faults
 

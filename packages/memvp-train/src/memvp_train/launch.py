@@ -1,31 +1,28 @@
-"""Run functions on Ray: training workers with fault tolerance, maps over items. The only file that imports ray.
+"""A group of training workers on Ray that goes on when some of them die or hang.
 
 A driver that dies leaves committed checkpoints; the same call finds them. Checkpoints are found by their own hashes
 (checkpoint.py), so a damaged snapshot of Ray's cannot hide them or bring back a broken one.
 """
 
-import logging
 import math
 import os
 import shutil
-import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.train import CheckpointConsistencyMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from memvp_train.actor_pool import ActorDied, ActorPool
 from memvp_train.checkpoint import (
     KEPT,
     CheckpointStore,
@@ -35,20 +32,14 @@ from memvp_train.checkpoint import (
     num_parameters,
     write_state,
 )
-from memvp_train.config import ConfigError, LaunchConfig
+from memvp_train.config import LaunchConfig
 from memvp_train.disk import write_failed
-from memvp_train.environment import environment, local_ray, quiet
+from memvp_train.environment import environment, quiet
 from memvp_train.heartbeat import Beat, Heart, Sign, kill_process
 from memvp_train.lease import Lease
+from memvp_train.session import LaunchError, ray_session
 from memvp_train.snapshot import copy_snapshot, mend_snapshot
 from memvp_train.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, last_line
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class LaunchError(ValueError):
-    """Workers could not be started, or failed more often than allowed."""
 
 
 class WorkerFunction(Protocol):
@@ -57,71 +48,6 @@ class WorkerFunction(Protocol):
     def __call__(
         self, config: dict[str, Any], /, *, device: torch.device, checkpoints: CheckpointStore, beat: Beat
     ) -> None: ...
-
-
-@contextmanager
-def ray_session(launch: LaunchConfig) -> Iterator[None]:
-    """Connect to the Ray at RAY_ADDRESS, or start one on this machine; at the end, stop only what was started.
-
-    Inside another session it does nothing. A local Ray listens with a token of its own that no file keeps, unless
-    RAY_AUTH_MODE says otherwise; its dashboard is bound to loopback.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    with environment({} if address else local_ray()), quiet("ray"):
-        _connect(address) if address else _start(launch)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def check_launch(launch: LaunchConfig) -> None:
-    """Refuse, before any work, a launch that cannot start here."""
-    if launch.dashboard_port is None or os.environ.get("RAY_ADDRESS") or ray.is_initialized():
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", launch.dashboard_port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {launch.dashboard_port} on 127.0.0.1 is in use ({error.strerror}); "
-                "set launch.dashboard_port to a free port, or leave it out to let Ray choose"
-            ) from None
-
-
-def _connect(address: str) -> None:
-    hint = "start that Ray, or unset RAY_ADDRESS to use one of your own"
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        # Ray itself would go on trying for minutes.
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise LaunchError(f"no Ray answers at RAY_ADDRESS={address} ({error.strerror or error}); {hint}") from None
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise LaunchError(f"no Ray answers at RAY_ADDRESS={address} ({reason}); {hint}") from None
-
-
-def _start(launch: LaunchConfig) -> None:
-    check_launch(launch)
-    needed = max(1, launch.num_workers) * launch.cpus_per_worker
-    ray.init(
-        "local",  # else a head that anybody runs on this machine would be taken
-        num_cpus=max(needed, os.cpu_count() or 1),
-        object_store_memory=256 << 20,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=launch.dashboard_port,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
 
 
 def run_workers(
@@ -288,106 +214,3 @@ def _kill(sign: Sign) -> None:
     """End a worker where it runs: one that is stopped or hangs in a library hears nothing else."""
     place = NodeAffinitySchedulingStrategy(sign.node, soft=False)
     ray.remote(kill_process).options(num_cpus=0, scheduling_strategy=place).remote(sign.pid, sign.started)
-
-
-def map_shards(
-    fn: Callable[[Item], Result],
-    items: Sequence[Item],
-    *,
-    cpus_per_task: int = 1,
-    gpus_per_task: float = 0,
-    on_done: Callable[[int], None] = lambda done: None,
-) -> list[Result]:
-    """`fn` of every item as Ray tasks, results in the order of the items; needs an open `ray_session`.
-
-    `on_done` gets the number of finished items. A `ValueError` of a task is raised here as itself.
-    """
-    task = ray.remote(fn).options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=3)
-    pending = references = [task.remote(item) for item in items]
-    try:
-        while pending:
-            finished, pending = ray.wait(pending, num_returns=1)
-            ray.get(finished)
-            on_done(len(references) - len(pending))
-        return ray.get(references)
-    except RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        for reference in pending:
-            ray.cancel(reference)
-        if isinstance(cause, ValueError):
-            raise cause from None
-        raise
-
-
-def map_actors(
-    make: Callable[[], Callable[[Item], Result]],
-    items: Sequence[Item],
-    *,
-    num_actors: int,
-    cpus_per_actor: int = 1,
-    gpus_per_actor: float = 0,
-    on_done: Callable[[int], None] = lambda place: None,
-) -> list[Result]:
-    """Every item given to one of several actors, each with a function of its own from `make`, which keeps its state.
-
-    For work with something large to load first. Results are in the order of the items; `on_done` gets the place of
-    each item as it finishes. An actor that dies is replaced and its item tried again, three times at most. A
-    `ValueError` in an actor is raised here as itself. Needs an open `ray_session`.
-    """
-    actors = _RayActors(make, cpus=cpus_per_actor, gpus=gpus_per_actor)
-    try:
-        return ActorPool(actors).run(items, num_actors=num_actors, on_done=on_done)
-    except RayTaskError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, ValueError):
-            raise cause from None
-        raise
-    except ActorDied as error:
-        raise LaunchError(f"actors died at the same item again and again ({error}); give them more memory") from error
-
-
-class _Actor:
-    """Makes its function at the first item, so that what goes wrong there is told as the fault of that item."""
-
-    def __init__(self, make: Callable[[], Callable[[Any], Any]], *, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
-        self._make, self._fn = make, None
-
-    def start(self) -> None:
-        """Returns when the actor has its resources."""
-
-    def run(self, item: Any) -> Any:
-        if self._fn is None:
-            self._fn = self._make()
-        return self._fn(item)
-
-
-class _RayActors:
-    """Ray's calls for an ActorPool."""
-
-    def __init__(self, make: Callable[[], Callable[[Any], Any]], *, cpus: int, gpus: float) -> None:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
-            # Ray would wait for one without end.
-            raise LaunchError(f"no machine of this Ray has {cpus} CPUs and {gpus} GPUs for an actor; ask for less")
-        kind: Any = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus)
-        self._make = lambda: kind.remote(make, num_threads=cpus)
-
-    def start(self) -> tuple[Any, Any]:
-        actor = self._make()
-        return actor, actor.start.remote()
-
-    def give(self, actor: Any, item: Any, /) -> Any:
-        return actor.run.remote(item)
-
-    def first_ended(self, calls: list[Any], /) -> Any:
-        return ray.wait(calls, num_returns=1)[0][0]
-
-    def result(self, call: Any, /) -> Any:
-        try:
-            return ray.get(call)
-        except RayActorError as error:
-            raise ActorDied(last_line(error).partition(". ")[0]) from error
-
-    def end(self, actor: Any, /) -> None:
-        ray.kill(actor)

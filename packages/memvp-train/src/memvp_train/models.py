@@ -1,4 +1,4 @@
-"""Build language model, tokenizer, vision tower and MemVPModel from settings, and say early when they do not fit.
+"""Language model and tokenizer from settings.
 
 `toyworld/language` and `toyworld/vision` name the models shipped with memvp_data.
 """
@@ -7,16 +7,11 @@ from typing import Any
 
 import torch
 
-from memvp_core import MemVPConfig, MemVPModel, get_memvp_model
-from memvp_data.features import FeatureStore
-from memvp_data.loader import check_slots
-from memvp_data.token_table import TokenTable
-from memvp_train.config import LanguageModelConfig, LoraSettings, VisionConfig
+from memvp_train.config import LanguageModelConfig
 from memvp_train.loading import ModelError as ModelError
 from memvp_train.loading import model_config, not_found, overridden, pretrained, seeded
 from memvp_train.loading import resolve_path as resolve_path
 from memvp_train.towers import build_tower as build_tower
-from memvp_train.towers import build_vision_tower
 
 
 def build_language_model(
@@ -80,80 +75,3 @@ def build_tokenizer(config: LanguageModelConfig) -> Any:
         return AutoTokenizer.from_pretrained(resolve_path(config.path))
     except (OSError, ValueError) as error:
         raise ModelError(not_found("tokenizer", config.path, error=error)) from error
-
-
-def build_memvp_model(
-    language_model: Any,
-    *,
-    memvp: dict[str, Any],
-    lora: LoraSettings | None,
-    init_adapter: str | None,
-    vision: VisionConfig | None = None,
-    meta: bool = False,
-) -> MemVPModel:
-    """The model that a stage trains: a new memory or that of `init_adapter`, then a new LoRA if the stage has one.
-
-    With `vision` it has a live tower and takes pixels; `meta` builds that without memory for weights.
-    """
-    config = MemVPConfig.from_dict(memvp)
-    tower = None if vision is None else build_vision_tower(vision, meta=meta)
-    if init_adapter is None:
-        model = get_memvp_model(language_model, config, tower)
-    else:
-        model = MemVPModel.from_pretrained(language_model, init_adapter, tower)
-        if model.memvp_config != config:
-            raise ModelError(f"adapter {init_adapter} was trained with {model.memvp_config}, the settings say {config}")
-    if lora is not None:
-        model.add_lora(lora_config(lora, encoder_decoder=language_model.config.is_encoder_decoder))
-    return model
-
-
-def lora_config(settings: LoraSettings, *, encoder_decoder: bool = False) -> Any:
-    """The same as PEFT's own config; layers made from it are PEFT's with a faster forward."""
-    from peft import LoraConfig
-
-    from memvp_train.fused_lora import FusedLoraLinear
-
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=list(settings.target_modules),
-        task_type="SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM",
-    )
-    config._register_custom_module({torch.nn.Linear: FusedLoraLinear})
-    return config
-
-
-def check_features(store: FeatureStore, *, memvp: dict[str, Any], folder: str) -> None:
-    """Refuse features whose width or number of rows the memory cannot take."""
-    rows, width = store.feature_shape
-    check_shape(rows, width, memvp=memvp, what=f"features in {folder}", remedy="extract features with the other tower")
-
-
-def check_shape(num_rows: int, width: int, *, memvp: dict[str, Any], what: str, remedy: str) -> None:
-    """Refuse rows of an image that are of another width, or more, than the memory takes."""
-    config = MemVPConfig.from_dict(memvp)
-    if width != config.vision_hidden_size:
-        raise ModelError(
-            f"{what} are {width} wide, memvp.vision_hidden_size is {config.vision_hidden_size}; "
-            f"set it to {width} or {remedy}"
-        )
-    if num_rows > config.num_slots and config.position_mode == "add":
-        raise ModelError(
-            f"{what} have {num_rows} rows per image, memvp.num_slots is {config.num_slots}; "
-            f"set it to {num_rows} or more"
-        )
-
-
-def check_entries(table: TokenTable, *, num_rows: int, memvp: dict[str, Any]) -> None:
-    """Refuse, by name, a sample whose images do not fit side by side into the memory."""
-    config = MemVPConfig.from_dict(memvp)
-    most = int(table.entry_sizes.max(initial=0))
-    if config.position_mode == "add":
-        check_slots(table, num_rows=num_rows, num_slots=config.num_slots)
-    if 1 < config.num_images < most:
-        name = table[table.image_numbers.tolist().index(int(table.entry_sizes.argmax()))].id
-        raise ModelError(
-            f"sample {name!r} has {most} images, memvp.num_images is {config.num_images}; set it to {most} or more"
-        )

@@ -1,0 +1,55 @@
+"""MemVP as a tuning method: the model that a stage trains, from settings."""
+
+from typing import Any
+
+import torch
+
+from memvp_core import MemVPConfig, MemVPModel, get_memvp_model
+from memvp_train.config import LoraSettings, VisionConfig
+from memvp_train.loading import ModelError as ModelError
+from memvp_train.loading import resolve_path as resolve_path
+from memvp_train.towers import build_tower as build_tower
+from memvp_train.towers import build_vision_tower
+
+
+def build_memvp_model(
+    language_model: Any,
+    *,
+    memvp: dict[str, Any],
+    lora: LoraSettings | None,
+    init_adapter: str | None,
+    vision: VisionConfig | None = None,
+    meta: bool = False,
+) -> MemVPModel:
+    """The model that a stage trains: a new memory or that of `init_adapter`, then a new LoRA if the stage has one.
+
+    With `vision` it has a live tower and takes pixels; `meta` builds that without memory for weights.
+    """
+    config = MemVPConfig.from_dict(memvp)
+    tower = None if vision is None else build_vision_tower(vision, meta=meta)
+    if init_adapter is None:
+        model = get_memvp_model(language_model, config, tower)
+    else:
+        model = MemVPModel.from_pretrained(language_model, init_adapter, tower)
+        if model.memvp_config != config:
+            raise ModelError(f"adapter {init_adapter} was trained with {model.memvp_config}, the settings say {config}")
+    if lora is not None:
+        model.add_lora(lora_config(lora, encoder_decoder=language_model.config.is_encoder_decoder))
+    return model
+
+
+def lora_config(settings: LoraSettings, *, encoder_decoder: bool = False) -> Any:
+    """The same as PEFT's own config; layers made from it are PEFT's with a faster forward."""
+    from peft import LoraConfig
+
+    from memvp_train.fused_lora import FusedLoraLinear
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.target_modules),
+        task_type="SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM",
+    )
+    config._register_custom_module({torch.nn.Linear: FusedLoraLinear})
+    return config

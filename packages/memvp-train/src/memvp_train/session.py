@@ -1,0 +1,83 @@
+"""A session of Ray: connect to the one at RAY_ADDRESS, or start one on this machine and stop it again."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+import ray.train
+from ray.exceptions import RayError
+
+from memvp_train.config import ConfigError, LaunchConfig
+from memvp_train.environment import environment, local_ray, quiet
+
+
+class LaunchError(ValueError):
+    """Workers could not be started, or failed more often than allowed."""
+
+
+@contextmanager
+def ray_session(launch: LaunchConfig) -> Iterator[None]:
+    """Connect to the Ray at RAY_ADDRESS, or start one on this machine; at the end, stop only what was started.
+
+    Inside another session it does nothing. A local Ray listens with a token of its own that no file keeps, unless
+    RAY_AUTH_MODE says otherwise; its dashboard is bound to loopback.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    with environment({} if address else local_ray()), quiet("ray"):
+        _connect(address) if address else _start(launch)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def check_launch(launch: LaunchConfig) -> None:
+    """Refuse, before any work, a launch that cannot start here."""
+    if launch.dashboard_port is None or os.environ.get("RAY_ADDRESS") or ray.is_initialized():
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", launch.dashboard_port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {launch.dashboard_port} on 127.0.0.1 is in use ({error.strerror}); "
+                "set launch.dashboard_port to a free port, or leave it out to let Ray choose"
+            ) from None
+
+
+def _connect(address: str) -> None:
+    hint = "start that Ray, or unset RAY_ADDRESS to use one of your own"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        # Ray itself would go on trying for minutes.
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise LaunchError(f"no Ray answers at RAY_ADDRESS={address} ({error.strerror or error}); {hint}") from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise LaunchError(f"no Ray answers at RAY_ADDRESS={address} ({reason}); {hint}") from None
+
+
+def _start(launch: LaunchConfig) -> None:
+    check_launch(launch)
+    needed = max(1, launch.num_workers) * launch.cpus_per_worker
+    ray.init(
+        "local",  # else a head that anybody runs on this machine would be taken
+        num_cpus=max(needed, os.cpu_count() or 1),
+        object_store_memory=256 << 20,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=launch.dashboard_port,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
