@@ -2,17 +2,13 @@
 
 import json
 import re
-import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from memvp_core.base_model import base_name
 from memvp_core.files import read_json, write_bytes, write_json
-from memvp_core.lora import has_lora
 from memvp_core.saving import CONFIG_FILE, LORA_FOLDER, WEIGHTS_FILE
-
-if TYPE_CHECKING:
-    from memvp_core.model import MemVPModel
 
 _FILES = (CONFIG_FILE, WEIGHTS_FILE, f"{LORA_FOLDER}/{CONFIG_FILE}", f"{LORA_FOLDER}/{WEIGHTS_FILE}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -64,8 +60,45 @@ def local_folder(path: str | Path, *, revision: str | None, token: str | None) -
         ) from error
 
 
-def push(
-    model: "MemVPModel",
+@dataclass(frozen=True)
+class ModelCard:
+    """What README.md says of an adapter: the base model, the figures of the settings, and how to load it."""
+
+    base_name: str | None
+    """Where the language model was loaded from."""
+    model_type: str
+    """Of its config."""
+    is_encoder_decoder: bool
+    """Likewise."""
+    num_parameters: int
+    """Numbers that were trained."""
+    settings: Mapping[str, Any]
+    """Of the memory, and whether there is a LoRA."""
+
+    @property
+    def public_name(self) -> str | None:
+        """The base model's name on the hub; a folder of this machine says nothing to others."""
+        name = self.base_name
+        return name if name and _REPOSITORY.fullmatch(name) and not Path(name).exists() else None
+
+    def text(self, repo_id: str) -> str:
+        """Markdown."""
+        public = self.public_name
+        return _CARD.format(
+            base_line=f"base_model: {public}\n" if public else "",
+            repo_id=repo_id,
+            base=f"`{public}`" if public else f"a language model of type `{self.model_type}`",
+            base_argument=public or "the language model it was trained on",
+            num_parameters=self.num_parameters,
+            rows="".join(f"| `{key}` | {json.dumps(value)} |\n" for key, value in self.settings.items()),
+            auto_class="AutoModelForSeq2SeqLM" if self.is_encoder_decoder else "AutoModelForCausalLM",
+            width=self.settings["vision_hidden_size"],
+        )
+
+
+def upload(
+    folder: Path,
+    card: ModelCard,
     repo_id: str,
     *,
     commit_message: str = "Push model using huggingface_hub.",
@@ -74,51 +107,26 @@ def push(
     branch: str | None = None,
     create_pr: bool | None = None,
 ) -> str:
-    """Make the repository where it is missing and send the adapter in one commit; gives the commit's address.
+    """Make the repository where it is missing and send a saved adapter in one commit; gives the commit's address.
 
-    Arguments as in huggingface_hub's own mixin: `private` None leaves it to the account, `branch` None is main.
+    `folder` is changed: its settings take the public name, the card comes in. The other arguments are as in
+    huggingface_hub's own mixin: `private` None leaves it to the account, `branch` None is main.
     """
     from huggingface_hub import HfApi
 
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        settings = read_json(Path(folder) / CONFIG_FILE) | {"base_model_name_or_path": _public_name(model)}
-        write_json(Path(folder) / CONFIG_FILE, settings)
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        write_bytes(Path(folder) / "README.md", model_card(model, repo_id).encode())
-        sent: Any = api.upload_folder(
-            repo_id=repo_id,
-            repo_type="model",
-            folder_path=folder,
-            commit_message=commit_message,
-            revision=branch,
-            create_pr=create_pr,
-            # A LoRA that an earlier version had would otherwise stay, and be loaded.
-            delete_patterns=list(_FILES),
-        )
-        return str(sent)
-
-
-def _public_name(model: "MemVPModel") -> str | None:
-    """The base model's name on the hub; a folder of this machine says nothing to others."""
-    name = base_name(model.language_model)
-    return name if name and _REPOSITORY.fullmatch(name) and not Path(name).exists() else None
-
-
-def model_card(model: "MemVPModel", repo_id: str) -> str:
-    """README.md: the base model, the figures of the settings, and how to load it."""
-    public = _public_name(model)
-    language_config: Any = model.language_model.config
-    config = model.memvp_config
-    shown = config.to_dict() | {"lora": has_lora(model.language_model)}
-    return _CARD.format(
-        base_line=f"base_model: {public}\n" if public else "",
+    settings = read_json(folder / CONFIG_FILE) | {"base_model_name_or_path": card.public_name}
+    write_json(folder / CONFIG_FILE, settings)
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    write_bytes(folder / "README.md", card.text(repo_id).encode())
+    sent: Any = api.upload_folder(
         repo_id=repo_id,
-        base=f"`{public}`" if public else f"a language model of type `{language_config.model_type}`",
-        base_argument=public or "the language model it was trained on",
-        num_parameters=model.num_trainable_parameters(),
-        rows="".join(f"| `{key}` | {json.dumps(value)} |\n" for key, value in shown.items()),
-        auto_class="AutoModelForSeq2SeqLM" if language_config.is_encoder_decoder else "AutoModelForCausalLM",
-        width=config.vision_hidden_size,
+        repo_type="model",
+        folder_path=str(folder),
+        commit_message=commit_message,
+        revision=branch,
+        create_pr=create_pr,
+        # A LoRA that an earlier version had would otherwise stay, and be loaded.
+        delete_patterns=list(_FILES),
     )
+    return str(sent)

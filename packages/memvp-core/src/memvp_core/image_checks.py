@@ -1,9 +1,67 @@
-"""What a call may bring as images: features of the right width, rows that fit the slots, numbers of their images."""
+"""The inputs of a call: what it may bring as images, and the Reading that is made of them."""
 
 import torch
 from torch import Tensor
 
 from memvp_core.config import MemVPConfig
+from memvp_core.prompt import VisualPrompt
+from memvp_core.reading import Images, Reading, checked_index, make_generating_reading, make_reading
+from memvp_core.visual_memory import VisualMemory
+
+
+def read_inputs(
+    prompt: VisualPrompt,
+    config: MemVPConfig,
+    *,
+    batch: Tensor,
+    visual_features: Tensor | None,
+    row_images: Tensor | None,
+    memory: VisualMemory | None,
+    image_index: Tensor | None,
+    dtype: torch.dtype,
+    is_generating: bool,
+    is_training: bool,
+) -> Reading:
+    """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model."""
+    if memory is not None and visual_features is not None:
+        raise ValueError("give visual_features or memory, not both.")
+    has_images = memory is not None or (visual_features is not None and len(visual_features) > 0)
+    if memory is not None:
+        images = memory_images(memory, prompt=prompt, config=config, device=batch.device)
+    else:
+        images = feature_images(visual_features, row_images=row_images, prompt=prompt, config=config, batch=batch)
+    index = checked_index(image_index, batch_shape=batch.shape, num_images=images.shape[0], has_images=has_images)
+    if index.ndim == 2 and config.target_stack == "both":
+        raise ValueError('an image_index per token needs one stack to count in; target_stack is "both".')
+    num_tokens = batch.shape[1]
+    if is_generating:
+        return make_generating_reading(prompt, images, image_index=index, num_tokens=num_tokens, dtype=dtype)
+    return make_reading(prompt, images, image_index=index, num_tokens=num_tokens, dtype=dtype, is_training=is_training)
+
+
+def feature_images(
+    features: Tensor | None, *, row_images: Tensor | None, prompt: VisualPrompt, config: MemVPConfig, batch: Tensor
+) -> Images:
+    """Checked features. A call without any image still has features, none of them."""
+    if features is None:
+        # Through the prompt all the same: there DDP's and ZeRO's hooks sit, and its gradients must be zeros.
+        features = batch.new_empty((0, 1, config.vision_hidden_size), dtype=prompt.dtype)
+    check_features(features, config=config)
+    check_rows(features.shape[:2], row_images=row_images, config=config)
+    return Images(features, row_images=row_images)
+
+
+def memory_images(memory: VisualMemory, *, prompt: VisualPrompt, config: MemVPConfig, device: torch.device) -> Images:
+    """What a memory holds, on the batch's device, if it was made by the prompt's projector."""
+    present = prompt.projector_fingerprint()
+    if memory.projector != present:
+        raise ValueError(
+            f"this memory was made by projector {memory.projector}, the model now has {present}: "
+            "encode the images again with this model."
+        )
+    check_rows(memory.codes.shape[:2], row_images=memory.row_images, config=config)
+    memory = memory.to(device)
+    return Images(None, memory.codes, memory.row_images, memory.row_weights, memory.blocked)
 
 
 def check_features(features: Tensor, *, config: MemVPConfig) -> None:

@@ -4,23 +4,23 @@ The usual way in is `get_memvp_model(language_model, config)`. Training calls th
 the projector runs inside `forward` where DDP and ZeRO expect it; inference encodes an image once and passes `memory`.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from memvp_core import hub, lora, saving
+from memvp_core import lora, saving
 from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
 from memvp_core.config import MemVPConfig
-from memvp_core.image_checks import check_features, check_rows
+from memvp_core.image_checks import check_features, read_inputs
 from memvp_core.injection import Injection, refuse_reentrant
 from memvp_core.norms import TrainedNorms
+from memvp_core.pretrained import AdapterFiles
 from memvp_core.prompt import VisualPrompt, any_parameter
-from memvp_core.reading import Images, Reading, checked_index, make_generating_reading, make_reading
+from memvp_core.reading import Reading
 from memvp_core.tower import VisionTower
 from memvp_core.visual_memory import VisualMemory
 
@@ -40,7 +40,7 @@ def get_memvp_model(
     return MemVPModel(language_model, config, vision_tower, sites=sites)
 
 
-class MemVPModel(nn.Module):
+class MemVPModel(AdapterFiles, nn.Module):
     """A language model and its visual prompt; only the prompt, and a LoRA if there is one, are trainable."""
 
     def __init__(
@@ -159,60 +159,16 @@ class MemVPModel(nn.Module):
         codes = self.prompt.encode(features).to(self._dtype)
         return VisualMemory(codes, self.prompt.projector_fingerprint(), row_images=row_images)
 
-    def _reading(
-        self,
-        batch: Tensor,
-        *,
-        visual_features: Tensor | None,
-        row_images: Tensor | None,
-        memory: VisualMemory | None,
-        image_index: Tensor | None,
-        is_generating: bool,
-    ) -> Reading:
-        """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model."""
-        if memory is not None and visual_features is not None:
-            raise ValueError("give visual_features or memory, not both.")
-        has_images = memory is not None or (visual_features is not None and len(visual_features) > 0)
-        images = self._images(visual_features, row_images, memory, batch=batch)
-        index = checked_index(image_index, batch_shape=batch.shape, num_images=images.shape[0], has_images=has_images)
-        if index.ndim == 2 and self.memvp_config.target_stack == "both":
-            raise ValueError('an image_index per token needs one stack to count in; target_stack is "both".')
-        if is_generating:
-            return make_generating_reading(
-                self.prompt, images, image_index=index, num_tokens=batch.shape[1], dtype=self._dtype
-            )
-        return make_reading(
+    def _reading(self, batch: Tensor, *, is_generating: bool, **inputs: Any) -> Reading:
+        return read_inputs(
             self.prompt,
-            images,
-            image_index=index,
-            num_tokens=batch.shape[1],
+            self.memvp_config,
+            batch=batch,
             dtype=self._dtype,
+            is_generating=is_generating,
             is_training=self.training,
+            **inputs,
         )
-
-    def _images(
-        self, features: Tensor | None, row_images: Tensor | None, memory: VisualMemory | None, *, batch: Tensor
-    ) -> Images:
-        """Checked, on the batch's device. A call without any image still has features, none of them."""
-        if memory is not None:
-            self._check_memory(memory)
-            memory = memory.to(batch.device)
-            return Images(None, memory.codes, memory.row_images, memory.row_weights, memory.blocked)
-        if features is None:
-            # Through the prompt all the same: there DDP's and ZeRO's hooks sit, and its gradients must be zeros.
-            features = batch.new_empty((0, 1, self.memvp_config.vision_hidden_size), dtype=self.prompt.dtype)
-        check_features(features, config=self.memvp_config)
-        check_rows(features.shape[:2], row_images=row_images, config=self.memvp_config)
-        return Images(features, row_images=row_images)
-
-    def _check_memory(self, memory: VisualMemory) -> None:
-        present = self.prompt.projector_fingerprint()
-        if memory.projector != present:
-            raise ValueError(
-                f"this memory was made by projector {memory.projector}, the model now has {present}: "
-                "encode the images again with this model."
-            )
-        check_rows(memory.codes.shape[:2], row_images=memory.row_images, config=self.memvp_config)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -298,57 +254,6 @@ class MemVPModel(nn.Module):
             "model again and use model.add_lora(lora_config), which puts it on the language model."
         )
 
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Names and live tensors of all that trains: the memory's parameters and the LoRA's."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
-
-    def num_trainable_parameters(self) -> int:
-        """Numbers that train; right under ZeRO-3 too."""
-        return sum(map(_numel, self.trainable_state().values()))
-
-    def print_trainable_parameters(self) -> None:
-        """One line, as PEFT prints it."""
-        trainable, total = self.num_trainable_parameters(), sum(map(_numel, self.parameters()))
-        print(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}")
-
-    def save_pretrained(self, path: str | Path, *, state: Mapping[str, Tensor] | None = None) -> None:
-        """Write the adapter to a folder, a LoRA beside it in lora/; see saving.py.
-
-        `state` (names as in `trainable_state`) replaces the model's own tensors: give the gathered ones under ZeRO-3.
-        """
-        saving.save_adapter(self, Path(path), state=state)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        language_model: nn.Module,
-        path: str | Path,
-        vision_tower: nn.Module | None = None,
-        *,
-        sites: Sequence[FFNSite] | None = None,
-        revision: str | None = None,
-        token: str | None = None,
-    ) -> "MemVPModel":
-        """The model that `save_pretrained` wrote, on a language model (and tower) as it was before.
-
-        `path` is a folder, or where there is none a name on the Hugging Face Hub, with its `revision` and `token`.
-        Sites that were given to the saved model are remembered; `sites` replaces them.
-        """
-        saved = saving.read_adapter(hub.local_folder(path, revision=revision, token=token))
-        saving.check_language_model(language_model, saved)
-        tower = saving.tower_for(saved, vision_tower)
-        model = cls(language_model, saved.config, tower, sites=saved.sites if sites is None else sites)
-        saving.load_adapter(model, saved)
-        return model
-
-    def load_adapter(self, path: str | Path) -> None:
-        """Take over the tensors that a model with the same settings, LoRA included, has saved."""
-        saving.load_adapter(self, saving.read_adapter(Path(path)))
-
-    def push_to_hub(self, repo_id: str, **settings: Any) -> str:
-        """Send the adapter and a model card to the Hugging Face Hub; settings and result as in hub.py."""
-        return hub.push(self, repo_id, **settings)
-
     @property
     def config(self) -> Any:
         """The language model's, for transformers' Trainer; the memory's settings are `memvp_config`."""
@@ -373,8 +278,3 @@ def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
 def _embedding(language_model: nn.Module) -> Tensor:
     model: Any = language_model
     return any_parameter(model.get_input_embeddings())
-
-
-def _numel(parameter: Tensor) -> int:
-    # ZeRO-3 leaves an empty tensor in place and keeps the count beside it.
-    return int(getattr(parameter, "ds_numel", parameter.numel()))

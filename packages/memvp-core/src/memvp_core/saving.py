@@ -4,30 +4,26 @@ Tensors bear the names of `MemVPModel.trainable_state` on a language model witho
 adapter loads on a plain one. A LoRA lies beside them in lora/, a folder plain PEFT can load.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from memvp_core import lora
-from memvp_core.backbones import FFNSite, choose_layers, find_sites
-from memvp_core.base_model import base_name, check_base, describe_base
+from memvp_core.backbones import FFNSite
+from memvp_core.base_model import check_base
 from memvp_core.config import MemVPConfig
 from memvp_core.files import is_elsewhere, read_json, read_tensors, write_json, write_tensors
 from memvp_core.tower import VisionTower
-
-if TYPE_CHECKING:
-    from memvp_core.model import MemVPModel
 
 _PEFT_TYPE = "MEMVP"
 _FORMAT_VERSION = 1
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 LORA_FOLDER = "lora"
-_OWN = ("prompt.", "vision_tower.adapters.")
 _LANGUAGE_MODEL = "language_model."
 _WRAPPER = "base_model.model."
 
@@ -36,9 +32,10 @@ _WRAPPER = "base_model.model."
 class SavedAdapter:
     """What a folder holds, but for the LoRA."""
 
-    path: Path
     config: MemVPConfig
+    """Settings of the memory."""
     tensors: dict[str, Tensor]
+    """By their names in the file."""
     base: dict[str, Any] | None
     """The language model it was trained on (base_model.py); None in files that do not say."""
     base_name: str | None
@@ -47,36 +44,26 @@ class SavedAdapter:
     """FFN sites that the table of backbones.py does not give."""
     tower: dict[str, Any] | None
     """Settings of the VisionTower, where there was one."""
+    path: Path | None = None
+    """The folder it was read from."""
+
+    @property
+    def lora_folder(self) -> Path | None:
+        """Where the LoRA beside it lies, if there is one."""
+        folder = None if self.path is None else self.path / LORA_FOLDER
+        return folder if folder is not None and lora.is_lora_folder(folder) else None
 
 
-def save_adapter(model: "MemVPModel", path: Path, *, state: Mapping[str, Tensor] | None) -> None:
+def write_adapter(adapter: SavedAdapter, path: Path) -> None:
     """Write the folder; the settings come last, so a folder that has them is whole."""
-    if model.has_merged_lora:
-        raise ValueError(
-            "this model's LoRA was merged into the language model, so what would be saved does not fit the one it was "
-            "loaded from: save the adapter before merge_lora(), which can be called again after from_pretrained."
-        )
-    given = {plain_name(name): value for name, value in (state or {}).items()}
-    own = {name: given.get(name, value) for name, value in adapter_tensors(model).items()}
-    missing = [name for name, value in own.items() if is_elsewhere(value)]
+    missing = [name for name, value in adapter.tensors.items() if is_elsewhere(value)]
     if missing:
         raise ValueError(
             f"{missing[0]} has no values here (ZeRO-3, or the meta device): give the whole tensors of "
             "trainable_state() as save_pretrained(path, state=...)."
         )
-    if lora.has_lora(model.language_model):
-        names = {name.removeprefix(_LANGUAGE_MODEL): value for name, value in (state or {}).items()}
-        lora.save_lora(model.language_model, path / LORA_FOLDER, tensors=names or None)
-    write_tensors(path / WEIGHTS_FILE, own, metadata={"format": "pt"})
-    write_json(path / CONFIG_FILE, _settings(model))
-
-
-def adapter_tensors(model: "MemVPModel") -> dict[str, Tensor]:
-    """The live tensors of the adapter file by their names there: memory, adapters of the tower, norms that train."""
-    own = {name: value for name, value in model.state_dict(keep_vars=True).items() if name.startswith(_OWN)}
-    if model.trained_norms is not None:
-        own |= {plain_name(_LANGUAGE_MODEL + name): value for name, value in model.trained_norms.parameters.items()}
-    return own
+    write_tensors(path / WEIGHTS_FILE, adapter.tensors, metadata={"format": "pt"})
+    write_json(path / CONFIG_FILE, _settings(adapter))
 
 
 def plain_name(name: str) -> str:
@@ -91,32 +78,20 @@ def plain_site(site: FFNSite) -> FFNSite:
     return replace(site, **paths)
 
 
-def _settings(model: "MemVPModel") -> dict[str, Any]:
-    base_config: Any = model.language_model.config
-    sites = _written_by_hand(model)
+def _settings(adapter: SavedAdapter) -> dict[str, Any]:
     settings = {
         "peft_type": _PEFT_TYPE,
         "format_version": _FORMAT_VERSION,
-        "base_model_name_or_path": base_name(model.language_model),
-        "base_model_type": base_config.model_type,
-        "base_model": describe_base(model.language_model),
-        "memvp": model.memvp_config.to_dict(),
+        "base_model_name_or_path": adapter.base_name,
+        "base_model_type": None if adapter.base is None else adapter.base["model_type"],
+        "base_model": adapter.base,
+        "memvp": adapter.config.to_dict(),
     }
-    if sites is not None:
-        settings["sites"] = [asdict(plain_site(site)) for site in sites]
-    if model.vision_tower is not None:
-        settings["vision_tower"] = model.vision_tower.settings()
+    if adapter.sites is not None:
+        settings["sites"] = [asdict(site) for site in adapter.sites]
+    if adapter.tower is not None:
+        settings["vision_tower"] = adapter.tower
     return settings
-
-
-def _written_by_hand(model: "MemVPModel") -> Sequence[FFNSite] | None:
-    """The model's sites, unless they are those of the table."""
-    config, sites = model.memvp_config, model.injection.sites
-    try:
-        table = find_sites(model.language_model, target=config.target_stack)
-        return None if tuple(choose_layers(table, layers=config.layers_to_transform)) == sites else sites
-    except ValueError:
-        return sites
 
 
 def read_adapter(path: Path) -> SavedAdapter:
@@ -154,13 +129,12 @@ def tower_for(saved: SavedAdapter, tower: nn.Module | None) -> nn.Module | None:
 
 def check_language_model(language_model: nn.Module, saved: SavedAdapter) -> None:
     """Refuse a language model that the adapter was not trained on, or warn; see base_model.py."""
-    if saved.base is not None:
+    if saved.base is not None and saved.path is not None:
         check_base(language_model, saved.base, name=saved.base_name, path=saved.path)
 
 
-def load_adapter(model: "MemVPModel", saved: SavedAdapter) -> None:
-    """Put saved tensors into a model made for them, and the LoRA of the folder on its language model or in its LoRA."""
-    own = adapter_tensors(model)
+def fill_tensors(own: Mapping[str, Tensor], saved: SavedAdapter) -> None:
+    """Put saved tensors into those of a model made for them, by the names of the file."""
     expected = {name: tuple(value.shape) for name, value in own.items()}
     found = {name: tuple(value.shape) for name, value in saved.tensors.items()}
     if found != expected:
@@ -172,7 +146,3 @@ def load_adapter(model: "MemVPModel", saved: SavedAdapter) -> None:
     with torch.no_grad():
         for name, tensor in saved.tensors.items():
             own[name].copy_(tensor)
-    folder = saved.path / LORA_FOLDER
-    if lora.is_lora_folder(folder):
-        load = lora.fill_lora if lora.has_lora(model.language_model) else lora.load_lora
-        load(model.language_model, folder)
