@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 from memvp_data.metrics.bootstrap import Difference, Interval
 from pipelines import html_page
 from pipelines.html_page import Html

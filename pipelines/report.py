@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 from pipelines.redaction import blotted
 from pipelines.rows import ROWS
 from pipelines.steps import FinishedStep

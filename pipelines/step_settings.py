@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from memvp_data.hashing import folder_hash
+from memvp_data.files.hashing import folder_hash
 from memvp_train.config import StageConfig
 from pipelines.benchmark_config import AnswerConfig, ComparisonConfig, FinetuneConfig
 from pipelines.config import JobConfig

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 from memvp_train.lease import Lease, hold_lease
 
 # Set by Ray's job manager in the entry point of `ray job submit`, and nowhere else.

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from memvp_data.__main__ import main
 from memvp_data.datasets.table import find_dataset
+from memvp_data.files.spreadsheet import write_xlsx
 from memvp_data.metrics.mmbench_submission import write_submission
 from memvp_data.metrics.pairing import ScoreError
 from memvp_data.samples import write_samples
-from memvp_data.spreadsheet import write_xlsx
 from tests.data.datasets.official import WRITERS
 
 from .questions import asked, row

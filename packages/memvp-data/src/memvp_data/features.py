@@ -11,10 +11,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from memvp_data.feature_rows import DTYPES, fill_rows, is_finite
+from memvp_data.files.storage import ShardError
 from memvp_data.manifest import Manifest
 from memvp_data.quarantine import Quarantine
 from memvp_data.reader import OnDamage, ShardReader, Verify
-from memvp_data.storage import ShardError
 
 SUFFIX = "safetensors"
 _NAME = "features"

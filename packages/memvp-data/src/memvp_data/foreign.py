@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from memvp_data.files.storage import Folder, ShardError
 from memvp_data.layout import SUFFIXES, IndexRow, ShardEntry
 from memvp_data.manifest import MANIFEST_NAME, Manifest, write_manifest
 from memvp_data.samples import ID_PATTERN, to_id
 from memvp_data.shards import begin
-from memvp_data.storage import Folder, ShardError
 from memvp_data.tar_format import Member, walk
 from memvp_data.verification import FOREIGN
 

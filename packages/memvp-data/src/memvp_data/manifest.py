@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from memvp_data.atomic import remove_leftovers, sync_folder
+from memvp_data.files.atomic import remove_leftovers, sync_folder
+from memvp_data.files.storage import Folder, ShardError
 from memvp_data.index import check_rows, load_index, write_index
 from memvp_data.layout import IndexRow, ShardEntry
-from memvp_data.storage import Folder, ShardError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"

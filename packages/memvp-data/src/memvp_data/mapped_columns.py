@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 
 _TYPES = {"I64": np.int64, "F32": np.float32, "I32": np.int32, "BOOL": np.bool_, "U8": np.uint8}
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from memvp_data.files.storage import ShardError
 from memvp_data.images import ImageError, load_image
 from memvp_data.manifest import Manifest
 from memvp_data.preprocessing import PREPROCESSING, preprocess
 from memvp_data.reader import OnDamage, ShardReader, Verify
-from memvp_data.storage import ShardError
 
 
 class PixelStore:

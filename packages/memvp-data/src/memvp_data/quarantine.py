@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from memvp_data.files.storage import Folder
 from memvp_data.manifest import Manifest
-from memvp_data.storage import Folder
 from memvp_data.verification import Fault, find_faults, is_sound, rows_of
 
 

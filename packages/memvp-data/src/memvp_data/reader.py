@@ -14,10 +14,10 @@ from typing import BinaryIO, Literal, get_args
 import pyarrow.compute as pc
 
 from memvp_data.deduplication import same_of
+from memvp_data.files.storage import Folder, ShardError
 from memvp_data.layout import IndexRow
 from memvp_data.manifest import Manifest, read_index
 from memvp_data.quarantine import Quarantine, inspect
-from memvp_data.storage import Folder, ShardError
 from memvp_data.trust import HashedShards
 from memvp_data.verification import find_faults
 

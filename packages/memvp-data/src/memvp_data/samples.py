@@ -16,7 +16,7 @@ from typing import Any, Literal, cast, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 from memvp_data.metrics.bootstrap import RESAMPLES, SEED
 from memvp_data.metrics.pairing import ScoreError, read_predictions
 from memvp_data.metrics.suite import METRICS, Report, score

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from memvp_data.storage import ShardError
+from memvp_data.files.storage import ShardError
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_MEMBERS = 1_000_000

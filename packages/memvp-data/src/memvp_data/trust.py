@@ -8,9 +8,9 @@ import threading
 
 import pyarrow as pa
 
+from memvp_data.files.storage import Folder, ShardError, Signature
 from memvp_data.layout import ShardEntry
 from memvp_data.manifest import Manifest
-from memvp_data.storage import Folder, ShardError, Signature
 from memvp_data.verification import FOREIGN, hash_faults
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memvp_data.atomic import atomic_write
-from memvp_data.hashing import hash_file
+from memvp_data.files.atomic import atomic_write
+from memvp_data.files.hashing import hash_file
 
 
 def write_answers(path: Path, rows: Iterable[Mapping[str, Any]], *, made_from: str) -> None:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from memvp_data.atomic import atomic_write, sync_folder
-from memvp_data.hashing import hash_file
+from memvp_data.files.atomic import atomic_write, sync_folder
+from memvp_data.files.hashing import hash_file
 from memvp_train.checkpoint_error import CheckpointError as CheckpointError
 from memvp_train.checkpoint_error import DamageError as DamageError
 from memvp_train.disk import write_failed

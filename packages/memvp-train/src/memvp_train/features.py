@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from memvp_core.vision import tower_features
 from memvp_data.deduplication import with_same
 from memvp_data.features import SUFFIX, feature_record, pooled
-from memvp_data.hashing import hash_file
+from memvp_data.files.hashing import hash_file
 from memvp_data.images import load_image, preprocess
 from memvp_data.layout import ShardEntry
 from memvp_data.manifest import Manifest

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from memvp_data.hashing import hash_file
+from memvp_data.files.hashing import hash_file
 
 _HASHED_BYTES = 64 << 20
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 
 Row = dict[str, float]
 

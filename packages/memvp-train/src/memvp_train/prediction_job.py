@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from memvp_data.hashing import folder_hash, hash_file
+from memvp_data.files.hashing import folder_hash, hash_file
 from memvp_data.manifest import Manifest
 from memvp_train.answer_files import digest
 from memvp_train.answering import AnswerSettings

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel
-from memvp_data.hashing import folder_hash, hash_file
+from memvp_data.files.hashing import folder_hash, hash_file
 from memvp_data.loader import check_tokens
 from memvp_data.manifest import Manifest
 from memvp_data.samples import SampleError

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from memvp_data.atomic import atomic_write, sync_folder
+from memvp_data.files.atomic import atomic_write, sync_folder
 from memvp_train.checkpoint import DamageError, newest_first, verify
 
 QUARANTINE_FILE = "quarantine.json"

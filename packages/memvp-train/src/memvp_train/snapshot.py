@@ -9,7 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 from memvp_train.checkpoint import STATE_FILE, is_whole, newest_first
 
 SNAPSHOT, COPY = "checkpoint_manager_snapshot.json", "checkpoint_manager_snapshot.copy.json"

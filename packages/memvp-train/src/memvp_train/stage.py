@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from memvp_data.atomic import atomic_write, sync_folder
-from memvp_data.hashing import folder_hash
+from memvp_data.files.atomic import atomic_write, sync_folder
+from memvp_data.files.hashing import folder_hash
 from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun
 from memvp_train.lease import Lease, hold_lease

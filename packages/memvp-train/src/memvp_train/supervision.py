@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 from memvp_train.checkpoint import newest_step
 from memvp_train.heartbeat import Sign, StillWatch, read_signs, where
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from memvp_data.atomic import atomic_write
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.llava import PLACEHOLDER
+from memvp_data.files.atomic import atomic_write
 from memvp_data.samples import Sample, from_id
 
 _SPEAKERS = {"user": "human", "assistant": "gpt", "system": "system"}

@@ -15,10 +15,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from memvp_data.atomic import atomic_write
 from memvp_data.datasets.csv_files import read_csv
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.records import ImageFolder, OnceOnly, checked_text, one_of, placed, shown
+from memvp_data.files.atomic import atomic_write
 from memvp_data.samples import Sample, Turn
 
 FILES = {

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from memvp_data.files.spreadsheet import Cell, write_xlsx
 from memvp_data.metrics.mmbench import LETTERS, options_of
 from memvp_data.metrics.pairing import Answered, ScoreError, pair
 from memvp_data.samples import Sample
-from memvp_data.spreadsheet import Cell, write_xlsx
 
 DROPPED = ("hint", "category", "source", "image", "comment", "l2-category")
 PREDICTION_PLACE = 6

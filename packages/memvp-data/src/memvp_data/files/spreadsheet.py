@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from memvp_data.atomic import atomic_write
+from memvp_data.files.atomic import atomic_write
 
 Cell = str | int | None
 

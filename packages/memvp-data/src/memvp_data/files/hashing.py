@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from memvp_data.storage import Folder, split_place
+from memvp_data.files.storage import Folder, split_place
 
 
 def hash_file(path: Path | str) -> str:
