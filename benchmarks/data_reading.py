@@ -27,8 +27,8 @@ from rich.table import Table
 from memvp_data import features as features_module
 from memvp_data.features import FeatureStore, feature_record
 from memvp_data.images import load_image, preprocess
-from memvp_data.reader import ShardReader
 from memvp_data.shards import write_shards
+from memvp_data.shards.reader import ShardReader
 
 SHAPES = {"512 KiB (256 x 1024 fp16)": ((256, 1024), 384), "72 KiB (36 x 1024 fp16)": ((36, 1024), 1536)}
 SMOKE = {"smoke": ((4, 32), 8)}

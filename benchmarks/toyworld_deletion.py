@@ -22,8 +22,8 @@ from memvp_core.locate import mask_rows, mean_over_layers, mean_over_tokens, on_
 from memvp_core.viz import draw_deletion_curve, draw_retrieval_map
 from memvp_data.features import FeatureStore
 from memvp_data.metrics.accuracy import normalise
-from memvp_data.reader import ShardReader
 from memvp_data.samples import Sample, read_samples
+from memvp_data.shards.reader import ShardReader
 from memvp_data.text import encode_prompt
 from memvp_train.config import LanguageModelConfig
 from memvp_train.models import build_language_model, build_tokenizer

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from memvp_data.images import load_image
 from memvp_data.metrics.pairing import read_predictions
-from memvp_data.reader import ShardReader
 from memvp_data.samples import read_samples
+from memvp_data.shards.reader import ShardReader
 from pipelines.chosen_questions import choose
 from pipelines.html_report import Answer
 

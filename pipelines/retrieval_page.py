@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from memvp_data.features import FeatureStore
 from memvp_data.images import PREPROCESSING, load_image, preprocess
-from memvp_data.reader import ShardReader
 from memvp_data.samples import Sample
+from memvp_data.shards.reader import ShardReader
 from memvp_data.text import encode_prompt
 from pipelines.figures import Panel
 

@@ -31,7 +31,7 @@ _LONG = (
     "tests/train/test_predict.py",
     "tests/pipelines/test_recipes.py",
     "tests/pipelines/test_benchmark_jobs.py",
-    "tests/data/test_killed_writer.py",
+    "tests/data/shards/test_killed_writer.py",
     "tests/test_benchmarks.py",
 )
 

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from memvp_data.features import feature_record, parse_features
-from memvp_data.foreign import index_tars
 from memvp_data.images import ImageError, load_image
-from memvp_data.reader import ShardReader
 from memvp_data.shards import Manifest, ShardError, write_shards
-from memvp_data.tar_format import walk
+from memvp_data.shards.foreign import index_tars
+from memvp_data.shards.reader import ShardReader
+from memvp_data.shards.tar import walk
 
 MAX_GROWTH = 400 << 10  # kilobytes; an image may take 150 MB of pixels before it turns out to be cut
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)

@@ -15,8 +15,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from memvp_core.vision import FeatureSpec, tower_features
 from memvp_data.features import FeatureStore
 from memvp_data.images import preprocess
-from memvp_data.reader import ShardReader
 from memvp_data.shards import verify, write_shards
+from memvp_data.shards.reader import ShardReader
 from memvp_train.config import VisionConfig
 from memvp_train.features import FeatureError, check_tower, extract_features, map_here
 from memvp_train.models import ModelError, build_tower

@@ -11,8 +11,8 @@ import webdataset
 
 from memvp_data.features import FeatureStore, feature_record
 from memvp_data.files.storage import SCHEMES, Folder
-from memvp_data.reader import ShardReader
 from memvp_data.shards import ShardError, load_part, save_part, verify, write_shard, write_shards
+from memvp_data.shards.reader import ShardReader
 
 RECORDS = [(f"k{number:02d}", {"jpg": bytes([number]) * 700, "txt": b"t"}) for number in range(7)]
 

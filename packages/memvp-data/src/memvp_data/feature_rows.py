@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memvp_data.reader import ShardReader
+from memvp_data.shards.reader import ShardReader
 
 # As integers: the smallest pattern of exponent bits that is no finite number, for the four ways to store a float.
 _INFINITE = {

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from memvp_data.feature_rows import DTYPES, fill_rows, is_finite
 from memvp_data.files.storage import ShardError
-from memvp_data.manifest import Manifest
-from memvp_data.quarantine import Quarantine
-from memvp_data.reader import OnDamage, ShardReader, Verify
+from memvp_data.shards.manifest import Manifest
+from memvp_data.shards.quarantine import Quarantine
+from memvp_data.shards.reader import OnDamage, ShardReader, Verify
 
 SUFFIX = "safetensors"
 _NAME = "features"

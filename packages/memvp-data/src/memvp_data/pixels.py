@@ -8,9 +8,9 @@ from torch import Tensor
 
 from memvp_data.files.storage import ShardError
 from memvp_data.images import ImageError, load_image
-from memvp_data.manifest import Manifest
 from memvp_data.preprocessing import PREPROCESSING, preprocess
-from memvp_data.reader import OnDamage, ShardReader, Verify
+from memvp_data.shards.manifest import Manifest
+from memvp_data.shards.reader import OnDamage, ShardReader, Verify
 
 
 class PixelStore:

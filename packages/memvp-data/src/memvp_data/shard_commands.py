@@ -2,9 +2,9 @@
 
 import argparse
 
-from memvp_data.foreign import index_tars
-from memvp_data.manifest import Manifest
-from memvp_data.verification import verify
+from memvp_data.shards.foreign import index_tars
+from memvp_data.shards.manifest import Manifest
+from memvp_data.shards.verify import verify
 
 
 def add_verify_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

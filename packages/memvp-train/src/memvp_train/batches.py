@@ -10,7 +10,7 @@ from memvp_core import MemVPConfig
 from memvp_data.entries import ImageSource
 from memvp_data.features import FeatureStore
 from memvp_data.loader import TrainingBatches
-from memvp_data.reader import Verify
+from memvp_data.shards.reader import Verify
 from memvp_train.config import LaunchConfig, StageRun
 from memvp_train.encoded import EncodedTable
 from memvp_train.feature_checks import check_entries, check_features, check_shape

@@ -6,7 +6,7 @@ import torch
 
 from memvp_data.features import feature_record
 from memvp_data.preprocessing import PREPROCESSING
-from memvp_data.tar_format import end_of
+from memvp_data.shards.tar import end_of
 from memvp_train.config import VisionConfig
 from memvp_train.features import image_features
 from memvp_train.machines import Machine

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from memvp_core.vision import tower_features
-from memvp_data.deduplication import with_same
 from memvp_data.features import SUFFIX, feature_record, pooled
 from memvp_data.files.hashing import hash_file
 from memvp_data.images import load_image, preprocess
-from memvp_data.layout import ShardEntry
-from memvp_data.manifest import Manifest
-from memvp_data.reader import ShardReader
 from memvp_data.shards import load_part, save_part, verify, write_manifest, write_shard
+from memvp_data.shards.deduplication import with_same
+from memvp_data.shards.layout import ShardEntry
+from memvp_data.shards.manifest import Manifest
+from memvp_data.shards.reader import ShardReader
 from memvp_train.config import VisionConfig
 from memvp_train.loading import resolve_path
 from memvp_train.towers import build_tower, feature_spec

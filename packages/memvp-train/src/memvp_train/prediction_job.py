@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.files.hashing import folder_hash, hash_file
-from memvp_data.manifest import Manifest
+from memvp_data.shards.manifest import Manifest
 from memvp_train.answer_files import digest
 from memvp_train.answering import AnswerSettings
 from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain

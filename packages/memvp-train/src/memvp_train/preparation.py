@@ -13,8 +13,8 @@ import torch
 from memvp_core import MemVPModel
 from memvp_data.files.hashing import folder_hash, hash_file
 from memvp_data.loader import check_tokens
-from memvp_data.manifest import Manifest
 from memvp_data.samples import SampleError
+from memvp_data.shards.manifest import Manifest
 from memvp_train.batches import check_source
 from memvp_train.config import LaunchConfig, StageRun, VisionConfig
 from memvp_train.disk import check_room

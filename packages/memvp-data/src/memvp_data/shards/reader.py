@@ -13,13 +13,13 @@ from typing import BinaryIO, Literal, get_args
 
 import pyarrow.compute as pc
 
-from memvp_data.deduplication import same_of
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.layout import IndexRow
-from memvp_data.manifest import Manifest, read_index
-from memvp_data.quarantine import Quarantine, inspect
-from memvp_data.trust import HashedShards
-from memvp_data.verification import find_faults
+from memvp_data.shards.deduplication import same_of
+from memvp_data.shards.layout import IndexRow
+from memvp_data.shards.manifest import Manifest, read_index
+from memvp_data.shards.quarantine import Quarantine, inspect
+from memvp_data.shards.verified import HashedShards
+from memvp_data.shards.verify import find_faults
 
 Verify = Literal["size", "full", "background"]
 OnDamage = Literal["fail", "quarantine"]

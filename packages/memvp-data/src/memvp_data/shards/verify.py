@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from memvp_data.files.hashing import hash_stored
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.layout import INDEX_NAME, INDEX_SCHEMA, IndexRow, ShardEntry
-from memvp_data.manifest import MANIFEST_NAME, Manifest, read_index
-from memvp_data.tar_format import end_of, header_of
+from memvp_data.shards.layout import INDEX_NAME, INDEX_SCHEMA, IndexRow, ShardEntry
+from memvp_data.shards.manifest import MANIFEST_NAME, Manifest, read_index
+from memvp_data.shards.tar import end_of, header_of
 
 FOREIGN = "foreign_tars"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from memvp_data.files.storage import Folder
-from memvp_data.reader import ShardReader
 from memvp_data.shards import ShardError, verify, write_shards
+from memvp_data.shards.reader import ShardReader
 
 RECORDS = [(f"k{number:04d}", {"jpg": bytes([number % 256]) * 3000, "txt": b"t"}) for number in range(36)]
 SETTINGS = {"kind": "images", "max_shard_samples": 3}

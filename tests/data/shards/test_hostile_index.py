@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from memvp_data.layout import INDEX_SCHEMA
-from memvp_data.manifest import Manifest
-from memvp_data.reader import ShardReader
 from memvp_data.shards import ShardError, verify, write_shards
+from memvp_data.shards.layout import INDEX_SCHEMA
+from memvp_data.shards.manifest import Manifest
+from memvp_data.shards.reader import ShardReader
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from memvp_data.files.storage import Folder
-from memvp_data.manifest import Manifest
-from memvp_data.verification import Fault, find_faults, is_sound, rows_of
+from memvp_data.shards.manifest import Manifest
+from memvp_data.shards.verify import Fault, find_faults, is_sound, rows_of
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import pytest
 import webdataset
 
 from memvp_data.__main__ import main
-from memvp_data.foreign import index_tars
-from memvp_data.reader import ShardReader
 from memvp_data.shards import ShardError, verify, write_shards
+from memvp_data.shards.foreign import index_tars
+from memvp_data.shards.reader import ShardReader
 
 
 def img2dataset(folder: Path) -> dict[str, dict[str, bytes]]:

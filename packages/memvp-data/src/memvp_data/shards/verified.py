@@ -9,9 +9,9 @@ import threading
 import pyarrow as pa
 
 from memvp_data.files.storage import Folder, ShardError, Signature
-from memvp_data.layout import ShardEntry
-from memvp_data.manifest import Manifest
-from memvp_data.verification import FOREIGN, hash_faults
+from memvp_data.shards.layout import ShardEntry
+from memvp_data.shards.manifest import Manifest
+from memvp_data.shards.verify import FOREIGN, hash_faults
 
 
 class HashedShards:

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from memvp_data.files.atomic import remove_leftovers, sync_folder
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.index import check_rows, load_index, write_index
-from memvp_data.layout import IndexRow, ShardEntry
+from memvp_data.shards.index import check_rows, load_index, write_index
+from memvp_data.shards.layout import IndexRow, ShardEntry
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"

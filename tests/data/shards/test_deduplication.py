@@ -7,8 +7,8 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memvp_data.reader import ShardReader
 from memvp_data.shards import ShardError, verify, write_manifest, write_shard, write_shards
+from memvp_data.shards.reader import ShardReader
 
 
 @settings(max_examples=20)

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.layout import INDEX_NAME, INDEX_SCHEMA, SUFFIXES, IndexRow, ShardEntry
 from memvp_data.samples import ID_PATTERN
+from memvp_data.shards.layout import INDEX_NAME, INDEX_SCHEMA, SUFFIXES, IndexRow, ShardEntry
 
 MAX_MEMBER_BYTES = 1 << 30
 MAX_ROWS, MAX_INDEX_BYTES, MAX_TEXT = 100_000_000, 16 << 30, 256

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.layout import IndexRow, ShardEntry
-from memvp_data.manifest import Manifest, write_manifest
-from memvp_data.shards import MAX_SHARD_BYTES, MAX_SHARD_SAMPLES, begin, grouped, shard_name, write_shard_in
+from memvp_data.shards.layout import IndexRow, ShardEntry
+from memvp_data.shards.manifest import Manifest, write_manifest
+from memvp_data.shards.write import MAX_SHARD_BYTES, MAX_SHARD_SAMPLES, begin, grouped, shard_name, write_shard_in
 
 Members = Callable[[str], dict[str, bytes]]
 Part = tuple[ShardEntry, list[IndexRow]]

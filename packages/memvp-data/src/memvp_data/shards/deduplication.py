@@ -7,7 +7,7 @@ such a folder sees each image once, and every name finds its features.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from memvp_data.layout import IndexRow
+from memvp_data.shards.layout import IndexRow
 
 Record = tuple[str, dict[str, bytes]]
 

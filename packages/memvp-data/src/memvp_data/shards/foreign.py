@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.layout import SUFFIXES, IndexRow, ShardEntry
-from memvp_data.manifest import MANIFEST_NAME, Manifest, write_manifest
 from memvp_data.samples import ID_PATTERN, to_id
-from memvp_data.shards import begin
-from memvp_data.tar_format import Member, walk
-from memvp_data.verification import FOREIGN
+from memvp_data.shards.layout import SUFFIXES, IndexRow, ShardEntry
+from memvp_data.shards.manifest import MANIFEST_NAME, Manifest, write_manifest
+from memvp_data.shards.tar import Member, walk
+from memvp_data.shards.verify import FOREIGN
+from memvp_data.shards.write import begin
 
 # webdataset's own rule for what a member's name says.
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from memvp_data import verification
-from memvp_data.reader import ShardReader
 from memvp_data.shards import ShardError, write_shards
+from memvp_data.shards import verify as verification
+from memvp_data.shards.reader import ShardReader
 
 RECORDS = [(f"key{number}", {"jpg": bytes([65 + number]) * 900, "txt": b"t"}) for number in range(6)]
 
@@ -49,7 +49,7 @@ def test_streaming_hands_out_nothing_damaged(folder: Path, mode: str) -> None:
 
 def test_what_was_hashed_whole_is_not_hashed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = ShardReader(folder, verify="full")
-    monkeypatch.setattr("memvp_data.reader.hashlib", None)
+    monkeypatch.setattr("memvp_data.shards.reader.hashlib", None)
     assert list(reader.stream()) == RECORDS
     assert reader.read("key5") == RECORDS[5][1]
     assert pickle.loads(pickle.dumps(reader)).read("key5") == RECORDS[5][1]  # noqa: S301 our own bytes

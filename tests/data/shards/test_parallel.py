@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from memvp_data.images import image_members, image_num_bytes, image_records
-from memvp_data.parallel import write_shards_in_processes
 from memvp_data.shards import ShardError, verify, write_shards
-from tests.data.made_members import dies, members_of, num_bytes_of
+from memvp_data.shards.parallel import write_shards_in_processes
+from tests.data.shards.made_members import dies, members_of, num_bytes_of
 
 SETTINGS = {"kind": "images", "max_shard_samples": 4, "max_shard_bytes": 3000}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memvp_data.reader import ShardReader
 from memvp_data.shards import ShardError, verify, write_shards
+from memvp_data.shards.reader import ShardReader
 
 RECORDS = [(f"key{number}", {"jpg": bytes([65 + number]) * 900}) for number in range(4)]
 

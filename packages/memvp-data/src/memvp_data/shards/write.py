@@ -14,14 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from memvp_data.deduplication import distinct, with_same
 from memvp_data.files.hashing import hash_file
 from memvp_data.files.storage import Folder, ShardError, split_place
-from memvp_data.layout import SUFFIXES, IndexRow, ShardEntry
-from memvp_data.manifest import MANIFEST_NAME, PART_SUFFIX, SHARD_NAME, Manifest, write_manifest
 from memvp_data.samples import ID_PATTERN
-from memvp_data.tar_format import end_of, tar_info
-from memvp_data.verification import verify
+from memvp_data.shards.deduplication import distinct, with_same
+from memvp_data.shards.layout import SUFFIXES, IndexRow, ShardEntry
+from memvp_data.shards.manifest import MANIFEST_NAME, PART_SUFFIX, SHARD_NAME, Manifest, write_manifest
+from memvp_data.shards.tar import end_of, tar_info
+from memvp_data.shards.verify import verify
 
 __all__ = [
     "SUFFIXES",

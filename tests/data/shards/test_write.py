@@ -12,7 +12,6 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memvp_data.reader import ShardReader
 from memvp_data.shards import (
     Manifest,
     ShardError,
@@ -23,6 +22,7 @@ from memvp_data.shards import (
     write_shard,
     write_shards,
 )
+from memvp_data.shards.reader import ShardReader
 
 KEYS = st.text(alphabet="abcXYZ019_-", min_size=1, max_size=128)
 MEMBERS = st.dictionaries(st.sampled_from(["jpg", "json", "safetensors", "txt"]), st.binary(max_size=1500), min_size=1)
