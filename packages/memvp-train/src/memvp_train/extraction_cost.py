@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from memvp_data.features import feature_record
-from memvp_data.preprocessing import PREPROCESSING
+from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_data.shards.tar import end_of
 from memvp_train.config import VisionConfig
 from memvp_train.features import image_features

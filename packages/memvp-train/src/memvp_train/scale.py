@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from memvp_data.preprocessing import PREPROCESSING
+from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig
 from memvp_train.extraction_cost import extraction_cost
 from memvp_train.machines import Machine, machine_named

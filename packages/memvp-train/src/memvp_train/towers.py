@@ -15,7 +15,7 @@ from memvp_core.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetConfig
 from memvp_core.clip_resnet_weights import load_clip_resnet
 from memvp_core.tower import VisionTower
 from memvp_core.vision import TOWERS, FeatureSpec
-from memvp_data.preprocessing import PREPROCESSING
+from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.loading import (
     ModelError,
     model_config,

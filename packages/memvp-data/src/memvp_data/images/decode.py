@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from memvp_data.preprocessing import MAX_PIXELS, PREPROCESSING, Preprocessing, as_rgb, preprocess
+from memvp_data.images.preprocessing import MAX_PIXELS, PREPROCESSING, Preprocessing, as_rgb, preprocess
 from memvp_data.samples import from_id
 
 __all__ = [

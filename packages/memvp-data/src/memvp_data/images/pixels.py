@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from memvp_data.files.storage import ShardError
-from memvp_data.images import ImageError, load_image
-from memvp_data.preprocessing import PREPROCESSING, preprocess
+from memvp_data.images.decode import ImageError, load_image
+from memvp_data.images.preprocessing import PREPROCESSING, preprocess
 from memvp_data.shards.manifest import Manifest
 from memvp_data.shards.reader import OnDamage, ShardReader, Verify
 

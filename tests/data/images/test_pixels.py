@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from memvp_data.files.storage import ShardError
+from memvp_data.images.pixels import PixelStore
+from memvp_data.images.preprocessing import preprocess
 from memvp_data.loader import TrainingBatches
-from memvp_data.pixels import PixelStore
 from memvp_data.prefetch import PrefetchedBatches
-from memvp_data.preprocessing import preprocess
 from memvp_data.shards import write_shards
 from memvp_data.text import Encoded
 from tests.data.test_entries import NAMES, ROWS, loader, sample

@@ -1,0 +1,21 @@
+"""Images: bytes from outside decoded safely, and the one preprocessing of each vision tower."""
+
+from memvp_data.images.decode import (
+    PREPROCESSING,
+    ImageError,
+    image_members,
+    image_num_bytes,
+    image_records,
+    load_image,
+    preprocess,
+)
+
+__all__ = [
+    "ImageError",
+    "PREPROCESSING",
+    "image_members",
+    "image_num_bytes",
+    "image_records",
+    "load_image",
+    "preprocess",
+]
