@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from memvp_data.feature_rows import DTYPES, fill_rows, is_finite
+from memvp_data.features.rows import DTYPES, fill_rows, is_finite
 from memvp_data.files.storage import ShardError
 from memvp_data.shards.manifest import Manifest
 from memvp_data.shards.quarantine import Quarantine
