@@ -91,7 +91,7 @@ def for_comparison(config: ComparisonConfig, *, benchmark: str, adapter: str) ->
 
 def template_of(config: ComparisonConfig, benchmark: str) -> str:
     """The template a benchmark is asked in."""
-    from memvp_data.templates import DEFAULT_TEMPLATES
+    from memvp_data.text.templates import DEFAULT_TEMPLATES
 
     return config.templates.get(benchmark, DEFAULT_TEMPLATES[benchmark])
 

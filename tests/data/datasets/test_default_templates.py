@@ -6,8 +6,8 @@ import pytest
 
 from memvp_data.datasets.table import DATASETS, find_dataset
 from memvp_data.samples import Sample, Turn
-from memvp_data.templates import DEFAULT_TEMPLATES
 from memvp_data.text import encode_prompt, encode_sample
+from memvp_data.text.templates import DEFAULT_TEMPLATES
 
 # So that a word that is on the page but not in the prompt would show.
 MULTIPLE_CHOICE = {"scienceqa", "sqa_i", "tvqa", "how2qa", "mmbench"}

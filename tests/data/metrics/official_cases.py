@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memvp_data import scienceqa_formats
 from memvp_data.metrics import (
     captions,
     gqa,
@@ -30,7 +29,8 @@ from memvp_data.metrics.java_tools import METEOR, find_jar
 from memvp_data.metrics.mmbench_submission import submission_columns
 from memvp_data.metrics.pairing import pair
 from memvp_data.samples import Sample, Turn, to_id
-from memvp_data.templates import TEMPLATES, Template, written_rounds
+from memvp_data.text import scienceqa as scienceqa_formats
+from memvp_data.text.templates import TEMPLATES, Template, written_rounds
 
 from .questions import asked, rows
 

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.fitting import fitted
 from memvp_data.samples import Sample
 from memvp_data.text import Encoded, encode_prompt, encode_sample
-from tests.data.test_text_pairs import conversation, pair, spelled
+from memvp_data.text.truncation import fitted
+from tests.data.text.test_pairs import conversation, pair, spelled
 
 
 def test_long_subtitles_lose_words_before_choices_do(bart_like_tokenizer, character_tokenizer) -> None:

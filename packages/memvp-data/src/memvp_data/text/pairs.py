@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memvp_data.samples import Sample
-from memvp_data.templates import ChatTemplate, find_template, written_rounds
+from memvp_data.text.templates import ChatTemplate, find_template, written_rounds
 
 
 def text_pair(sample: Sample, *, template: str) -> tuple[str, str | None]:

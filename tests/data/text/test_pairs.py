@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from memvp_data.samples import Sample, Turn
 from memvp_data.text import encode_answers, encode_prompt, encode_sample
-from memvp_data.text_pairs import cut_tokens
+from memvp_data.text.pairs import cut_tokens
 
 LONG = 10_000
 PHRASES = st.text(alphabet="abcdef", min_size=1, max_size=9)

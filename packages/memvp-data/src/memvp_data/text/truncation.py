@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from memvp_data.samples import Sample
-from memvp_data.templates import Template, find_template
+from memvp_data.text.templates import Template, find_template
 
 Written = TypeVar("Written")
 

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any
 
 from memvp_data.answers import possible_answers, with_answer
-from memvp_data.chat import chat_pieces
-from memvp_data.fitting import fitted
 from memvp_data.samples import Sample
-from memvp_data.templates import TEMPLATES as TEMPLATES
-from memvp_data.templates import ChatTemplate, Round, Template, find_template, split_system, written_rounds
-from memvp_data.text_pairs import cut_tokens, pair_pieces
+from memvp_data.text.chat import chat_pieces
+from memvp_data.text.pairs import cut_tokens, pair_pieces
+from memvp_data.text.templates import TEMPLATES as TEMPLATES
+from memvp_data.text.templates import ChatTemplate, Round, Template, find_template, split_system, written_rounds
+from memvp_data.text.truncation import fitted
 
 IGNORED = -100
 Piece = tuple[list[int], list[int]]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from memvp_data import scienceqa_formats
 from memvp_data.datasets.scienceqa import read_scienceqa
 from memvp_data.datasets.table import DATASETS
 from memvp_data.samples import Sample, Turn
-from memvp_data.templates import DEFAULT_TEMPLATES, TEMPLATES, Template, written_rounds
+from memvp_data.text import scienceqa
+from memvp_data.text.templates import DEFAULT_TEMPLATES, TEMPLATES, Template, written_rounds
 
 # Inputs and outputs of build_prompt in the released code (JieShibo/MemVP, commit 5eef19f, util/base_prompt.py).
 PLANET = {
@@ -102,7 +102,7 @@ def test_templates_hold_their_text_once() -> None:
 @pytest.mark.parametrize("lecture", ["Planets  differ\nin size.", "", "{text}"])
 def test_released_ale_is_what_the_released_code_writes_for_qcm_ale(lecture: str) -> None:
     fields = {**PLANET, "answer_index": "1", "lecture": lecture, "solution": "Jupiter is  the largest."}
-    expected = scienceqa_formats.released(fields, kind="QCM-ALE")
+    expected = scienceqa.released(fields, kind="QCM-ALE")
     assert rounds("released_ale", PLANET["question"], "The answer is B.", **fields) == [expected]
 
 

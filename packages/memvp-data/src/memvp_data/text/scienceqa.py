@@ -7,7 +7,7 @@ scripts/convert_sqa_to_llava*.py of LLaVA (haotian-liu/LLaVA, commit c121f04). D
 
 from collections.abc import Mapping
 
-from memvp_data.templates import choices_of
+from memvp_data.text.templates import choices_of
 
 LETTERS = "ABCDE"
 _INPUTS = {
