@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from memvp_data.loader import TrainingBatches
-from memvp_data.mapped_columns import ColumnsWriter
+from memvp_data.dataloader.loader import TrainingBatches
+from memvp_data.dataloader.mapped_columns import ColumnsWriter
+from memvp_data.dataloader.prefetch import PrefetchedBatches
+from memvp_data.dataloader.state import LoaderState
+from memvp_data.dataloader.token_table import COLUMNS, SCHEMA_VERSION, TokenTable
 from memvp_data.order import sample_order, shuffle_keys
-from memvp_data.prefetch import PrefetchedBatches
-from memvp_data.resume import LoaderState
-from memvp_data.token_table import COLUMNS, SCHEMA_VERSION, TokenTable
 
 NUM_SAMPLES, QUESTIONS_PER_IMAGE, MAX_LENGTH, GLOBAL_BATCH = 10_000_000, 10, 20, 512
 SHAPE = (16, 64)

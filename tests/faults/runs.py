@@ -14,7 +14,7 @@ import ray.train
 import torch
 import torch.distributed as dist
 
-import memvp_data.loader
+import memvp_data.dataloader.loader
 from memvp_train.checkpoint import CheckpointStore, TrainingState, newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings, StageRun
 from memvp_train.launch import run_workers
@@ -123,14 +123,14 @@ def crash(*arguments: Any, **options: Any) -> Any:
 def lock_loader(audit: Any, checkpoints: Any, *, fault: dict[str, Any], out: Path) -> Any:
     """A loader process that waits for ever for what never comes."""
 
-    whole = memvp_data.loader.TrainingBatches.at
+    whole = memvp_data.dataloader.loader.TrainingBatches.at
 
-    def locked(batches: memvp_data.loader.TrainingBatches, step: int) -> Any:
+    def locked(batches: memvp_data.dataloader.loader.TrainingBatches, step: int) -> Any:
         if is_due(fault, step=step + 1, out=out):
             time.sleep(3600)
         return whole(batches, step)
 
-    memvp_data.loader.TrainingBatches.at = locked  # in this process and in those that it starts
+    memvp_data.dataloader.loader.TrainingBatches.at = locked  # in this process and in those that it starts
     return audit, checkpoints
 
 
@@ -241,7 +241,7 @@ def expected_samples(prepared: PreparedStage, tiny: Any) -> list[list[str]]:
 
     table = EncodedTable(Path(prepared.run.out) / "encoded.safetensors", key=prepared.config["encoded_key"])
     features = FeatureStore(tiny.features)
-    batches = memvp_data.loader.TrainingBatches(
+    batches = memvp_data.dataloader.loader.TrainingBatches(
         table, features, seed=prepared.run.stage.seed, global_batch_size=prepared.run.stage.global_batch_size,
         micro_batch_size=8, rank=0, world_size=1, pad_token_id=table.pad_token_id, feature_shape=features.feature_shape,
     )  # fmt: skip

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from memvp_core import MemVPConfig, MemVPModel, VisionTower, get_memvp_model
-from memvp_data.batch import Batch, Segment, collate
-from memvp_data.entries import ImageSource, shown_images
+from memvp_data.dataloader.batch import Batch, Segment, collate
+from memvp_data.dataloader.batch_images import ImageSource, shown_images
 from memvp_data.text import Encoded
 from memvp_train.step import micro_batch_loss
 from tests.core.conftest import FEATURE_WIDTH, make_model

@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from memvp_core import MemVPModel
-from memvp_data.batch import Batch
+from memvp_data.dataloader.batch import Batch
+from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.features import FeatureStore
-from memvp_data.loader import TrainingBatches
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
 from memvp_data.text import encode_prompt, encode_sample
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings

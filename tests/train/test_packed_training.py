@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_data.loader import TrainingBatches
+from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.text import Encoded
 from memvp_train.batches import training_batches
@@ -18,7 +18,7 @@ from memvp_train.preparation import prepare_stage
 from memvp_train.step import micro_batch_loss
 from tests.core.conftest import make_model
 from tests.core.tiny_models import ARCHITECTURES, ENCODER_DECODERS, make_tiny
-from tests.data.test_packing import MadeUpFeatures, sample
+from tests.data.dataloader.test_packed_batches import MadeUpFeatures, sample
 from tests.train.conftest import COLOURS, image_names
 
 NUM_SAMPLES = 12

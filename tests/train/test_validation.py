@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memvp_core import MemVPModel
-from memvp_data.sample_rows import ListedRows
+from memvp_data.dataloader.rows import ListedRows
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.text import Encoded
 from memvp_train.batches import validation_batches

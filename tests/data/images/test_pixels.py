@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from memvp_data.dataloader.loader import TrainingBatches
+from memvp_data.dataloader.prefetch import PrefetchedBatches
 from memvp_data.files.storage import ShardError
 from memvp_data.images.pixels import PixelStore
 from memvp_data.images.preprocessing import preprocess
-from memvp_data.loader import TrainingBatches
-from memvp_data.prefetch import PrefetchedBatches
 from memvp_data.shards import write_shards
 from memvp_data.text import Encoded
-from tests.data.test_entries import NAMES, ROWS, loader, sample
+from tests.data.dataloader.test_batch_images import NAMES, ROWS, loader, sample
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from memvp_core import MemVPConfig
-from memvp_data.entries import ImageSource
+from memvp_data.dataloader.batch_images import ImageSource
+from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.features import FeatureStore
-from memvp_data.loader import TrainingBatches
 from memvp_data.shards.reader import Verify
 from memvp_train.config import LaunchConfig, StageRun
 from memvp_train.encoded import EncodedTable

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memvp_data.dataloader.token_table import TokenTable, TokenTableError, TokenTableWriter
 from memvp_data.samples import read_samples
 from memvp_data.text import encode_answers
-from memvp_data.token_table import TokenTable, TokenTableError, TokenTableWriter
 
 _COUNTS = ("num_dropped", "num_shortened", "num_prompts_cut")
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from memvp_core import MemVPConfig
+from memvp_data.dataloader.loader import check_slots
+from memvp_data.dataloader.token_table import TokenTable
 from memvp_data.features import FeatureStore
-from memvp_data.loader import check_slots
-from memvp_data.token_table import TokenTable
 from memvp_train.loading import ModelError as ModelError
 from memvp_train.loading import resolve_path as resolve_path
 from memvp_train.towers import build_tower as build_tower

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import psutil
 import torch
 
-from memvp_data.loader import Batch
+from memvp_data.dataloader.loader import Batch
 from memvp_train.checkpoint import CheckpointStore, TrainingState
 from memvp_train.config import StageConfig
 from memvp_train.failures import SampleIds, named, suspects

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from memvp_data.batch import Batch
+from memvp_data.dataloader.batch import Batch
 from memvp_data.text import IGNORED
 
 

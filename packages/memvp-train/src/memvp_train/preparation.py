@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel
+from memvp_data.dataloader.loader import check_tokens
 from memvp_data.files.hashing import folder_hash, hash_file
-from memvp_data.loader import check_tokens
 from memvp_data.samples import SampleError
 from memvp_data.shards.manifest import Manifest
 from memvp_train.batches import check_source

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memvp_data.batch import Batch, attention_bias
+from memvp_data.dataloader.batch import Batch, attention_bias
 
 IGNORED = -100
 

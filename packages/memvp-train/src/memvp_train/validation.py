@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memvp_data.batch import Batch
+from memvp_data.dataloader.batch import Batch
 from memvp_train.checkpoint import DamageError, FolderCheckpoints, TrainingState, newest_first, read_state
 from memvp_train.config import ValidationConfig
 from memvp_train.local_engine import Engine

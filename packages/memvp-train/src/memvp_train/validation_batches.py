@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memvp_data.batch import Batch, Segment, collate
-from memvp_data.entries import ImageSource, shown_images
-from memvp_data.sample_rows import SampleRows
+from memvp_data.dataloader.batch import Batch, Segment, collate
+from memvp_data.dataloader.batch_images import ImageSource, shown_images
+from memvp_data.dataloader.rows import SampleRows
 
 
 class ValidationBatches:

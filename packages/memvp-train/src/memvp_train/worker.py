@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel
-from memvp_data.prefetch import PrefetchedBatches
+from memvp_data.dataloader.prefetch import PrefetchedBatches
 from memvp_train.batches import training_batches, validation_batches
 from memvp_train.checkpoint import CheckpointError, CheckpointStore, TrainingState, load_newest
 from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict

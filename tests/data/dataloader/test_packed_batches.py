@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from memvp_core import MemVPModel
-from memvp_data.batch import Batch, attention_bias
-from memvp_data.loader import TrainingBatches
+from memvp_data.dataloader.batch import Batch, attention_bias
+from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.text import Encoded
 from tests.core.conftest import make_model
 from tests.core.tiny_models import VOCABULARY, make_tiny

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memvp_data.loader import TrainingBatches
-from memvp_data.resume import LoaderState, ResumeError
+from memvp_data.dataloader.loader import TrainingBatches
+from memvp_data.dataloader.state import LoaderState, ResumeError
 from memvp_data.text import Encoded
 
 NUM_SAMPLES, BATCH = 22, 4

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memvp_data.dataloader.loader import Batch, TrainingBatches
 from memvp_data.features import FeatureStore, feature_record
-from memvp_data.loader import Batch, TrainingBatches
 from memvp_data.order import global_batch
 from memvp_data.shards import write_shards
 from memvp_data.text import Encoded

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.entries import shown_images
-from memvp_data.loader import TrainingBatches
+from memvp_data.dataloader.batch_images import shown_images
+from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.text import Encoded
 
 ROWS, WIDTH = 2, 3

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memvp_data.entries import Images, ShownImages
+from memvp_data.dataloader.batch_images import Images, ShownImages
 from memvp_data.text import IGNORED, Encoded
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.grouping import GroupedOrder
+from memvp_data.dataloader.grouping import GroupedOrder
 
 IMAGES = st.lists(st.integers(-1, 6), min_size=1, max_size=40)
 

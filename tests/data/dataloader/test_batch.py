@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from memvp_data.batch import Batch
-from memvp_data.loader import TrainingBatches
+from memvp_data.dataloader.batch import Batch
+from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.text import Encoded
 from tests.core.tiny_models import ENCODER_DECODERS, make_tiny
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.planning import image_blocks, micro_batches, packed_rows, rows_by_image, shared_out
+from memvp_data.dataloader.packing import image_blocks, micro_batches, packed_rows, rows_by_image, shared_out
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 

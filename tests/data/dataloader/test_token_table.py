@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from memvp_data.answers import drawn_answer
-from memvp_data.loader import TrainingBatches
-from memvp_data.mapped_columns import ColumnsWriter, open_columns
+from memvp_data.dataloader.loader import TrainingBatches
+from memvp_data.dataloader.mapped_columns import ColumnsWriter, open_columns
+from memvp_data.dataloader.token_table import COLUMNS, TokenTable, TokenTableError, TokenTableWriter
 from memvp_data.samples import Sample, Turn
 from memvp_data.text import Encoded, encode_answers
-from memvp_data.token_table import COLUMNS, TokenTable, TokenTableError, TokenTableWriter
 
 SAMPLES = [
     [Encoded("a", (1, 5, 6), (-100, 5, 6), ("i1",))],

@@ -10,15 +10,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from memvp_data.batch import Batch as Batch
-from memvp_data.batch import Segment, collate
-from memvp_data.batch import padded as padded
-from memvp_data.entries import ImageSource, shown_images
-from memvp_data.grouping import GroupedOrder
+from memvp_data.dataloader.batch import Batch as Batch
+from memvp_data.dataloader.batch import Segment, collate
+from memvp_data.dataloader.batch import padded as padded
+from memvp_data.dataloader.batch_images import ImageSource, shown_images
+from memvp_data.dataloader.grouping import GroupedOrder
+from memvp_data.dataloader.packing import (
+    Row,
+    image_blocks,
+    micro_batches,
+    packed_rows,
+    rows_by_image,
+    shared_out,
+    strided,
+)
+from memvp_data.dataloader.rows import SampleRows, rows_of
+from memvp_data.dataloader.state import LoaderState
 from memvp_data.order import global_batch, global_positions
-from memvp_data.planning import Row, image_blocks, micro_batches, packed_rows, rows_by_image, shared_out, strided
-from memvp_data.resume import LoaderState
-from memvp_data.sample_rows import SampleRows, rows_of
 from memvp_data.text import Encoded
 
 

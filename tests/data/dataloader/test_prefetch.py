@@ -5,9 +5,9 @@ import time
 import pytest
 import torch
 
-from memvp_data.batch import Batch
-from memvp_data.loader import TrainingBatches
-from memvp_data.prefetch import PrefetchedBatches, Throughput
+from memvp_data.dataloader.batch import Batch
+from memvp_data.dataloader.loader import TrainingBatches
+from memvp_data.dataloader.prefetch import PrefetchedBatches, Throughput
 from memvp_data.text import Encoded
 
 

@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from memvp_data.mapped_columns import ColumnsWriter, open_columns
+from memvp_data.dataloader.mapped_columns import ColumnsWriter, open_columns
 from memvp_data.order import uniform_draws
 from memvp_data.text import IGNORED, Encoded
 

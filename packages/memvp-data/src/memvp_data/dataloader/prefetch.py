@@ -11,7 +11,7 @@ from typing import Protocol, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from memvp_data.batch import Batch
+from memvp_data.dataloader.batch import Batch
 
 
 class Batches(Protocol):
