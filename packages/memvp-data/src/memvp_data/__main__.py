@@ -4,12 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from memvp_data.cli.score import add_score_command
+from memvp_data.cli.shards import add_index_command, add_verify_command
+from memvp_data.cli.submission import add_submission_command
+from memvp_data.cli.toyworld import add_toyworld_command
+from memvp_data.cli.unpack import add_unpack_command
 from memvp_data.datasets.check import add_check_command
-from memvp_data.datasets.unpack_command import add_unpack_command
-from memvp_data.score_command import add_score_command
-from memvp_data.shard_commands import add_index_command, add_verify_command
-from memvp_data.submission_command import add_submission_command
-from memvp_data.toyworld.command import add_toyworld_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import pytest
 from memvp_data.__main__ import main
 from memvp_data.samples import Sample, Turn, write_samples
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The commands of `python -m memvp_data`, a file each."""
