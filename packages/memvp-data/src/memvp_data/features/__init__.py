@@ -2,4 +2,4 @@
 
 from memvp_data.features.store import SUFFIX, FeatureStore, feature_record, parse_features, pooled
 
-__all__ = ["FeatureStore", "SUFFIX", "feature_record", "parse_features", "pooled"]
+__all__ = ["SUFFIX", "FeatureStore", "feature_record", "parse_features", "pooled"]

@@ -11,8 +11,8 @@ from memvp_data.images.decode import (
 )
 
 __all__ = [
-    "ImageError",
     "PREPROCESSING",
+    "ImageError",
     "image_members",
     "image_num_bytes",
     "image_records",

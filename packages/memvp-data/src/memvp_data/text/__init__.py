@@ -2,4 +2,4 @@
 
 from memvp_data.text.encode import IGNORED, TEMPLATES, Encoded, encode_answers, encode_prompt, encode_sample
 
-__all__ = ["Encoded", "IGNORED", "TEMPLATES", "encode_answers", "encode_prompt", "encode_sample"]
+__all__ = ["IGNORED", "TEMPLATES", "Encoded", "encode_answers", "encode_prompt", "encode_sample"]
