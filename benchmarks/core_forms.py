@@ -22,11 +22,11 @@ from torch.nn import functional
 
 from memvp_core import MemVPConfig
 from memvp_core import flops as cost_model
-from memvp_core.arrange import Arrangement, arrange
-from memvp_core.entries import Entries, entries_for
 from memvp_core.flops import Form, Workload
 from memvp_core.memory import read_form
-from memvp_core.prompt import VisualPrompt
+from memvp_core.memory.arrange import Arrangement, arrange
+from memvp_core.memory.entries import Entries, entries_for
+from memvp_core.memory.prompt import VisualPrompt
 
 FORMS: tuple[Form, ...] = ("direct", "split", "factored")
 QUERIES = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from memvp_core import MemVPConfig, get_memvp_model
-from memvp_core.reading import Images, make_generating_reading
+from memvp_core.memory.reading import Images, make_generating_reading
 
 FORMS = ("auto", "direct", "split", "factored")
 WAYS = ("text only", *(f"MemVP {form}" for form in FORMS), "input space", "naive")

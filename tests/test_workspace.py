@@ -43,7 +43,7 @@ def all_python_files() -> list[Path]:
 
 
 def label(path: Path) -> str:
-    """`memvp_core/memory.py` or `pipelines/tracking.py`."""
+    """`memvp_core/memory/forms.py` or `pipelines/tracking.py`."""
     return re.sub(r"^packages/[^/]+/src/", "", path.relative_to(ROOT).as_posix())
 
 

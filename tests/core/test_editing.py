@@ -12,7 +12,7 @@ from torch import Tensor
 
 from memvp_core import VisualMemory
 from memvp_core.locate import mask_rows, rows_in_box, scale_rows
-from memvp_core.reading import Images, make_reading
+from memvp_core.memory.reading import Images, make_reading
 from memvp_core.reference import retrieval
 
 FORMS = ["direct", "split", "factored", "reference"]

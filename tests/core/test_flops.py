@@ -89,7 +89,7 @@ def test_memory_equals_torchs_counter(name: str, source: int, target: int, metho
     config = MemVPConfig(vision_hidden_size=20, num_slots=30, projector_hidden_sizes=(12,), method=method)
     model = get_memvp_model(base, config).eval()
     memory = model.prompt.encode(torch.zeros(1, 9, 20, device=DEVICE[name]))
-    from memvp_core.reading import Images, make_reading
+    from memvp_core.memory.reading import Images, make_reading
 
     reading = make_reading(
         model.prompt,

@@ -342,7 +342,7 @@ def test_wrong_images_are_refused(memvp, batch, arguments: dict[str, Tensor], me
 
 
 def test_index_of_another_shape_is_refused() -> None:
-    from memvp_core.reading import checked_index
+    from memvp_core.memory.reading import checked_index
 
     with pytest.raises(ValueError, match=r"one per sequence \(4,\) or per token \(4, 6\)"):
         checked_index(torch.zeros(3, dtype=torch.long), batch_shape=torch.Size((4, 6)), num_images=1, has_images=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from memvp_core.backbones import FFNSite
-from memvp_core.reading import Reading
+from memvp_core.memory.reading import Reading
 
 _CHECKPOINT = "_gradient_checkpointing_func"
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from memvp_core.editing import mask_rows, rows_in_box, scale_rows
 from memvp_core.injection import FFNHook, Slot
 from memvp_core.maps import mean_over_layers, mean_over_tokens, on_grid
+from memvp_core.memory.prompt import VisualPrompt
+from memvp_core.memory.reading import checked_index
 from memvp_core.model import MemVPModel
-from memvp_core.prompt import VisualPrompt
-from memvp_core.reading import checked_index
 from memvp_core.visual_memory import VisualMemory
 
 __all__ = [

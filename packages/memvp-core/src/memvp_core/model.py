@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from memvp_core import lora, saving
 from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
 from memvp_core.config import MemVPConfig
-from memvp_core.image_checks import check_features, read_inputs
 from memvp_core.injection import Injection, refuse_reentrant
+from memvp_core.memory.inputs import check_features, read_inputs
+from memvp_core.memory.prompt import VisualPrompt, any_parameter
+from memvp_core.memory.reading import Reading
 from memvp_core.norms import TrainedNorms
 from memvp_core.pretrained import AdapterFiles
-from memvp_core.prompt import VisualPrompt, any_parameter
-from memvp_core.reading import Reading
 from memvp_core.tower import VisionTower
 from memvp_core.visual_memory import VisualMemory
 

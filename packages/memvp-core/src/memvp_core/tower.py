@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from memvp_core.arrange import NO_IMAGE, arrange
 from memvp_core.backbones import FFNSite, find_sites
-from memvp_core.entries import ReadParts, entries_for
 from memvp_core.injection import Injection
-from memvp_core.reading import Reading
+from memvp_core.memory.arrange import NO_IMAGE, arrange
+from memvp_core.memory.entries import ReadParts, entries_for
+from memvp_core.memory.reading import Reading
 from memvp_core.vision import FeatureSpec, tower_features
 
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from memvp_core.config import MemVPConfig
-from memvp_core.prompt import VisualPrompt
-from memvp_core.reading import Images, Reading, checked_index, make_generating_reading, make_reading
+from memvp_core.memory.prompt import VisualPrompt
+from memvp_core.memory.reading import Images, Reading, checked_index, make_generating_reading, make_reading
 from memvp_core.visual_memory import VisualMemory
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from memvp_core.entries import Entries
+from memvp_core.memory.entries import Entries
 from memvp_core.reference import Activation
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from memvp_core.config import MemVPConfig
-from memvp_core.entries import ReadParts, Scale
 from memvp_core.flops import Form
+from memvp_core.memory.entries import ReadParts, Scale
 from memvp_core.visual_memory import fingerprint
 
 _ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}

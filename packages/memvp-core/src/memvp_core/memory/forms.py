@@ -21,12 +21,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from memvp_core.arrange import Arrangement, arrange
 from memvp_core.config import InsertIn, Method, NoImage, PaddedRows, PositionMode
-from memvp_core.entries import Entries, ReadParts, Scale, entries_for, scaled, widened
 from memvp_core.flops import Form, Workload, choose_form
-from memvp_core.loops import read_loops
-from memvp_core.precision import dot, wide
+from memvp_core.memory.arrange import Arrangement, arrange
+from memvp_core.memory.entries import Entries, ReadParts, Scale, entries_for, scaled, widened
+from memvp_core.memory.loops import read_loops
+from memvp_core.memory.precision import dot, wide
 
 Activation = Callable[[Tensor], Tensor]
 

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from memvp_core.arrange import NO_IMAGE, Arrangement, Group
 from memvp_core.config import InsertIn, NoImage, PaddedRows, PositionMode
+from memvp_core.memory.arrange import NO_IMAGE, Arrangement, Group
 
 Scale = float | Tensor
 

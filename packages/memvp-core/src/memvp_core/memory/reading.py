@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from memvp_core.arrange import NO_IMAGE, Arrangement, arrange
-from memvp_core.entries import Entries, entries_for
 from memvp_core.flops import Form, Workload, choose_form
-from memvp_core.memory import Activation, read_form
-from memvp_core.prompt import VisualPrompt
+from memvp_core.memory.arrange import NO_IMAGE, Arrangement, arrange
+from memvp_core.memory.entries import Entries, entries_for
+from memvp_core.memory.forms import Activation, read_form
+from memvp_core.memory.prompt import VisualPrompt
 
 # How many tokens an answer is taken to have when the form for decoding is chosen.
 _NUM_NEW_TOKENS = 32

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from memvp_core.arrange import arrange
 from memvp_core.memory import retrieve
+from memvp_core.memory.arrange import arrange
 from memvp_core.reference import memory_rows, retrieval
 
 FORMS = ["direct", "split", "factored", "reference"]
@@ -247,7 +247,7 @@ def test_factored_without_a_basis_is_refused() -> None:
 
 
 def test_sixteen_bit_scores_are_kept_in_float32() -> None:
-    from memvp_core.precision import dot
+    from memvp_core.memory.precision import dot
 
     torch.manual_seed(0)
     x, keys = torch.randn(2, 3, 256, dtype=torch.bfloat16), torch.randn(2, 4, 256, dtype=torch.bfloat16)
@@ -258,7 +258,7 @@ def test_sixteen_bit_scores_are_kept_in_float32() -> None:
 
 
 def test_sixteen_bit_gradients_follow_the_wide_ones() -> None:
-    from memvp_core.precision import dot
+    from memvp_core.memory.precision import dot
 
     torch.manual_seed(0)
     x, keys = torch.randn(2, 3, 8), torch.randn(4, 8)
