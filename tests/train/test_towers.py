@@ -10,9 +10,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from memvp_core.clip_resnet import ClipResNet, ClipResNetConfig
-from memvp_core.clip_resnet_weights import TIMM_TO_OPENAI
 from memvp_core.vision import TOWERS, tower_features
+from memvp_core.vision.clip_resnet import ClipResNet, ClipResNetConfig
+from memvp_core.vision.clip_resnet_weights import TIMM_TO_OPENAI
 from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.config import ConfigError, VisionConfig
 from memvp_train.features import image_features

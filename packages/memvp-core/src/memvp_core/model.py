@@ -21,7 +21,7 @@ from memvp_core.memory.prompt import VisualPrompt, any_parameter
 from memvp_core.memory.reading import Reading
 from memvp_core.norms import TrainedNorms
 from memvp_core.pretrained import AdapterFiles
-from memvp_core.tower import VisionTower
+from memvp_core.vision.tower import VisionTower
 from memvp_core.visual_memory import VisualMemory
 
 

@@ -17,7 +17,7 @@ from memvp_core.base_model import base_name, describe_base
 from memvp_core.config import MemVPConfig
 from memvp_core.injection import Injection
 from memvp_core.norms import TrainedNorms
-from memvp_core.tower import VisionTower
+from memvp_core.vision.tower import VisionTower
 
 _LANGUAGE_MODEL = "language_model."
 _OWN = ("prompt.", "vision_tower.adapters.")

@@ -17,7 +17,7 @@ from memvp_core.backbones import FFNSite
 from memvp_core.base_model import check_base
 from memvp_core.config import MemVPConfig
 from memvp_core.files import is_elsewhere, read_json, read_tensors, write_json, write_tensors
-from memvp_core.tower import VisionTower
+from memvp_core.vision.tower import VisionTower
 
 _PEFT_TYPE = "MEMVP"
 _FORMAT_VERSION = 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from memvp_core.tower import VisionTower
+from memvp_core.vision.tower import VisionTower
 from memvp_data.images.pixels import PixelStore
 from memvp_train.model_config import VisionConfig
 from memvp_train.towers import feature_shape

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from memvp_core.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetConfig
-from memvp_core.clip_resnet_weights import load_clip_resnet
-from memvp_core.tower import VisionTower
 from memvp_core.vision import TOWERS, FeatureSpec
+from memvp_core.vision.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetConfig
+from memvp_core.vision.clip_resnet_weights import load_clip_resnet
+from memvp_core.vision.tower import VisionTower
 from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.loading import (
     ModelError,

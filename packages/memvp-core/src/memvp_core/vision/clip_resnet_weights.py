@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memvp_core.clip_resnet import ClipResNet, ClipResNetConfig
+from memvp_core.vision.clip_resnet import ClipResNet, ClipResNetConfig
 
 # Parts of names, replaced one after the other. timm (byobnet, `resnet50_clip`, `resnet101_clip`) on the left.
 TIMM_TO_OPENAI = {

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memvp_core.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetConfig
-from memvp_core.clip_resnet_weights import load_clip_resnet, openai_names
+from memvp_core.vision.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetConfig
+from memvp_core.vision.clip_resnet_weights import load_clip_resnet, openai_names
 
 SMALL = ClipResNetConfig(depths=(2, 1, 3, 1), output_dim=5, width=4, image_size=64)
 Weights = Mapping[str, Tensor]

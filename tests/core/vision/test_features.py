@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from memvp_core.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetConfig
 from memvp_core.vision import FEATURE_PRESETS, FeatureSpec, tower_features
+from memvp_core.vision.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetConfig
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 8, "patch_size": 4}
 NUM_REGISTERS = 2

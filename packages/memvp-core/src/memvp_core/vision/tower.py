@@ -19,7 +19,7 @@ from memvp_core.injection import Injection
 from memvp_core.memory.arrange import NO_IMAGE, arrange
 from memvp_core.memory.entries import ReadParts, entries_for
 from memvp_core.memory.reading import Reading
-from memvp_core.vision import FeatureSpec, tower_features
+from memvp_core.vision.features import FeatureSpec, tower_features
 
 
 class VisionTower(nn.Module):
