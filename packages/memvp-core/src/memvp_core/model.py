@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from memvp_core import lora, saving
+from memvp_core import lora
 from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
 from memvp_core.config import MemVPConfig
 from memvp_core.injection import Injection, refuse_reentrant
@@ -21,6 +21,7 @@ from memvp_core.memory.prompt import VisualPrompt, any_parameter
 from memvp_core.memory.reading import Reading
 from memvp_core.norms import TrainedNorms
 from memvp_core.pretrained import AdapterFiles
+from memvp_core.saving import adapter_files
 from memvp_core.vision.tower import VisionTower
 from memvp_core.visual_memory import VisualMemory
 
@@ -237,7 +238,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         self.language_model = lora.merge_lora(self.language_model)
         self._injection.remove()
         # PEFT's layers are gone, and with them the hooks that sat on them.
-        sites = [saving.plain_site(site) for site in self._injection.sites]
+        sites = [adapter_files.plain_site(site) for site in self._injection.sites]
         self._injection = Injection(self.language_model, sites=sites)
         self.has_merged_lora = True
 

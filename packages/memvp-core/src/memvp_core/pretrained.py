@@ -11,12 +11,13 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from memvp_core import hub, lora, saving
+from memvp_core import lora
 from memvp_core.backbones import FFNSite, choose_layers, find_sites
-from memvp_core.base_model import base_name, describe_base
 from memvp_core.config import MemVPConfig
 from memvp_core.injection import Injection
 from memvp_core.norms import TrainedNorms
+from memvp_core.saving import adapter_files, hub
+from memvp_core.saving.base_model import base_name, describe_base
 from memvp_core.vision.tower import VisionTower
 
 _LANGUAGE_MODEL = "language_model."
@@ -54,10 +55,10 @@ class AdapterFiles(nn.Module):
         adapter = self._adapter(state or {})
         if lora.has_lora(self.language_model):
             names = {name.removeprefix(_LANGUAGE_MODEL): value for name, value in (state or {}).items()}
-            lora.save_lora(self.language_model, Path(path) / saving.LORA_FOLDER, tensors=names or None)
-        saving.write_adapter(adapter, Path(path))
+            lora.save_lora(self.language_model, Path(path) / adapter_files.LORA_FOLDER, tensors=names or None)
+        adapter_files.write_adapter(adapter, Path(path))
 
-    def _adapter(self, state: Mapping[str, Tensor]) -> saving.SavedAdapter:
+    def _adapter(self, state: Mapping[str, Tensor]) -> adapter_files.SavedAdapter:
         """What the adapter's files hold, as data; tensors of `state` stand for the model's own."""
         if self.has_merged_lora:
             raise ValueError(
@@ -65,8 +66,8 @@ class AdapterFiles(nn.Module):
                 "was loaded from: save the adapter before merge_lora(), which can be called again after "
                 "from_pretrained."
             )
-        given = {saving.plain_name(name): value for name, value in state.items()}
-        return saving.SavedAdapter(
+        given = {adapter_files.plain_name(name): value for name, value in state.items()}
+        return adapter_files.SavedAdapter(
             config=self.memvp_config,
             tensors={name: given.get(name, value) for name, value in self._adapter_tensors().items()},
             base=describe_base(self.language_model),
@@ -80,7 +81,7 @@ class AdapterFiles(nn.Module):
         own: dict[str, Tensor] = {}
         own |= {name: value for name, value in self.state_dict(keep_vars=True).items() if name.startswith(_OWN)}
         norms = {} if self.trained_norms is None else self.trained_norms.parameters
-        own |= {saving.plain_name(_LANGUAGE_MODEL + name): value for name, value in norms.items()}
+        own |= {adapter_files.plain_name(_LANGUAGE_MODEL + name): value for name, value in norms.items()}
         return own
 
     def _sites_by_hand(self) -> list[FFNSite] | None:
@@ -91,7 +92,7 @@ class AdapterFiles(nn.Module):
             is_table = tuple(choose_layers(table, layers=config.layers_to_transform)) == sites
         except ValueError:
             is_table = False
-        return None if is_table else [saving.plain_site(site) for site in sites]
+        return None if is_table else [adapter_files.plain_site(site) for site in sites]
 
     @classmethod
     def from_pretrained(
@@ -109,19 +110,19 @@ class AdapterFiles(nn.Module):
         `path` is a folder, or where there is none a name on the Hugging Face Hub, with its `revision` and `token`.
         Sites that were given to the saved model are remembered; `sites` replaces them.
         """
-        saved = saving.read_adapter(hub.local_folder(path, revision=revision, token=token))
-        saving.check_language_model(language_model, saved)
-        tower = saving.tower_for(saved, vision_tower)
+        saved = adapter_files.read_adapter(hub.local_folder(path, revision=revision, token=token))
+        adapter_files.check_language_model(language_model, saved)
+        tower = adapter_files.tower_for(saved, vision_tower)
         model = cls(language_model, saved.config, tower, sites=saved.sites if sites is None else sites)
         model._take_over(saved)
         return model
 
     def load_adapter(self, path: str | Path) -> None:
         """Take over the tensors that a model with the same settings, LoRA included, has saved."""
-        self._take_over(saving.read_adapter(Path(path)))
+        self._take_over(adapter_files.read_adapter(Path(path)))
 
-    def _take_over(self, saved: saving.SavedAdapter) -> None:
-        saving.fill_tensors(self._adapter_tensors(), saved)
+    def _take_over(self, saved: adapter_files.SavedAdapter) -> None:
+        adapter_files.fill_tensors(self._adapter_tensors(), saved)
         if saved.lora_folder is not None:
             load = lora.fill_lora if lora.has_lora(self.language_model) else lora.load_lora
             load(self.language_model, saved.lora_folder)

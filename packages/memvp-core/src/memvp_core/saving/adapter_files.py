@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from memvp_core import lora
 from memvp_core.backbones import FFNSite
-from memvp_core.base_model import check_base
 from memvp_core.config import MemVPConfig
 from memvp_core.files import is_elsewhere, read_json, read_tensors, write_json, write_tensors
+from memvp_core.saving.base_model import check_base
 from memvp_core.vision.tower import VisionTower
 
 _PEFT_TYPE = "MEMVP"

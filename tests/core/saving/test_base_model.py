@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from memvp_core import MemVPModel
-from memvp_core.base_model import describe_base
+from memvp_core.saving.base_model import describe_base
 from tests.core.tiny_models import make_tiny
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_core.files import read_json, write_bytes, write_json
-from memvp_core.saving import CONFIG_FILE, LORA_FOLDER, WEIGHTS_FILE
+from memvp_core.saving.adapter_files import CONFIG_FILE, LORA_FOLDER, WEIGHTS_FILE
 
 _FILES = (CONFIG_FILE, WEIGHTS_FILE, f"{LORA_FOLDER}/{CONFIG_FILE}", f"{LORA_FOLDER}/{WEIGHTS_FILE}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from memvp_core import VisionTower, get_memvp_model
-from memvp_core.released import read_released
+from memvp_core.saving.released import read_released
 from memvp_core.vision import FEATURE_PRESETS
 from tests.core.tiny_models import HIDDEN
 
