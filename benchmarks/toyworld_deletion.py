@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel, VisualMemory
-from memvp_core.faithfulness import DeletionCurve, deletion_curve
 from memvp_core.locate import mask_rows, mean_over_layers, mean_over_tokens, on_grid, retrieval_map
-from memvp_core.viz import draw_deletion_curve, draw_retrieval_map
+from memvp_core.locate.faithfulness import DeletionCurve, deletion_curve
+from memvp_core.locate.plots import draw_deletion_curve, draw_retrieval_map
 from memvp_data.features import FeatureStore
 from memvp_data.metrics.accuracy import normalise
 from memvp_data.samples import Sample, read_samples

@@ -14,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from memvp_core.faithfulness import DeletionCurve
+    from memvp_core.locate.faithfulness import DeletionCurve
 
 _DPI = 150
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from memvp_core.faithfulness import DeletionCurve
-from memvp_core.viz import draw_deletion_curve, draw_retrieval_map
+from memvp_core.locate.faithfulness import DeletionCurve
+from memvp_core.locate.plots import draw_deletion_curve, draw_retrieval_map
 
 SCORES = torch.tensor([[0.0, 1.0, 2.0], [-1.0, 0.0, 5.0]])
 CURVE = DeletionCurve((0.0, 0.5, 1.0), (1.0, 0.2, 0.1), (1.0, 0.9, 0.1), ((1.0, 0.5, 0.1), (1.0, 0.7, 0.1)))

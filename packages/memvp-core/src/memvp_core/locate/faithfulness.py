@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from memvp_core.editing import mask_rows
+from memvp_core.locate.editing import mask_rows
 from memvp_core.visual_memory import VisualMemory
 
 Score = Callable[[VisualMemory], float]

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from memvp_core.editing import mask_rows, rows_in_box, scale_rows
 from memvp_core.injection import FFNHook, Slot
-from memvp_core.maps import mean_over_layers, mean_over_tokens, on_grid
+from memvp_core.locate.editing import mask_rows, rows_in_box, scale_rows
+from memvp_core.locate.maps import mean_over_layers, mean_over_tokens, on_grid
 from memvp_core.memory.prompt import VisualPrompt
 from memvp_core.memory.reading import checked_index
 from memvp_core.model import MemVPModel

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from memvp_core import VisualMemory
-from memvp_core.faithfulness import SHARES, DeletionCurve, deletion_curve
 from memvp_core.locate import mask_rows, mean_over_layers, retrieval_map, scale_rows
+from memvp_core.locate.faithfulness import SHARES, DeletionCurve, deletion_curve
 
 WORTH = torch.tensor([[4.0, 1.0, 3.0, 2.0], [10.0, 40.0, 20.0, 30.0]])
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
