@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memvp_core.vision.tower import VisionTower
 from memvp_data.images.pixels import PixelStore
-from memvp_train.model_config import VisionConfig
+from memvp_train.config.models import VisionConfig
 from memvp_train.towers import feature_shape
 
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from memvp_train.stage_config import StageConfig
+from memvp_train.config.stage import StageConfig
 
 _DEFAULT_WARMUP = 0.03
 # The released LLaMA scripts give 9e-3 as a rate for a batch of 256 (arXiv 2405.05615) and scale it themselves.

@@ -16,6 +16,7 @@ from memvp_core.vision.clip_resnet import CLIP_RESNETS, ClipResNet, ClipResNetCo
 from memvp_core.vision.clip_resnet_weights import load_clip_resnet
 from memvp_core.vision.tower import VisionTower
 from memvp_data.images.preprocessing import PREPROCESSING
+from memvp_train.config.models import VisionConfig
 from memvp_train.loading import (
     ModelError,
     model_config,
@@ -26,7 +27,6 @@ from memvp_train.loading import (
     resolve_path,
     seeded,
 )
-from memvp_train.model_config import VisionConfig
 
 _WHAT = "vision tower"
 # Class in transformers by the model type of the tower; with and without the projection to the space shared with text.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memvp_train.config_error import require
+from memvp_train.config.errors import require
 
 
 @dataclass(frozen=True)

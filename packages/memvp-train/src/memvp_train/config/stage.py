@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from memvp_train.config_error import require
-from memvp_train.model_config import LoraSettings
+from memvp_train.config.errors import require
+from memvp_train.config.models import LoraSettings
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from memvp_train.config_error import ConfigError as ConfigError
-from memvp_train.config_error import require
-from memvp_train.launch_config import LaunchConfig as LaunchConfig
-from memvp_train.model_config import LanguageModelConfig as LanguageModelConfig
-from memvp_train.model_config import LoraSettings as LoraSettings
-from memvp_train.model_config import VisionConfig as VisionConfig
-from memvp_train.stage_config import GroupSettings as GroupSettings
-from memvp_train.stage_config import ParameterGroups as ParameterGroups
-from memvp_train.stage_config import StageConfig as StageConfig
-from memvp_train.stage_config import ValidationConfig as ValidationConfig
+from memvp_train.config.errors import ConfigError as ConfigError
+from memvp_train.config.errors import require
+from memvp_train.config.launch import LaunchConfig as LaunchConfig
+from memvp_train.config.models import LanguageModelConfig as LanguageModelConfig
+from memvp_train.config.models import LoraSettings as LoraSettings
+from memvp_train.config.models import VisionConfig as VisionConfig
+from memvp_train.config.stage import GroupSettings as GroupSettings
+from memvp_train.config.stage import ParameterGroups as ParameterGroups
+from memvp_train.config.stage import StageConfig as StageConfig
+from memvp_train.config.stage import ValidationConfig as ValidationConfig
 
 T = TypeVar("T")
 

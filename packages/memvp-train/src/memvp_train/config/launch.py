@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from memvp_train.config_error import require
+from memvp_train.config.errors import require
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,33 @@
+"""Settings of training, as frozen dataclasses: models, stages, launch, and the run that binds them."""
+
+from memvp_train.config.run import (
+    ConfigError,
+    GroupSettings,
+    LanguageModelConfig,
+    LaunchConfig,
+    LoraSettings,
+    ParameterGroups,
+    StageConfig,
+    StageRun,
+    ValidationConfig,
+    VisionConfig,
+    check_batch_split,
+    from_plain,
+    run_from_dict,
+)
+
+__all__ = [
+    "ConfigError",
+    "GroupSettings",
+    "LanguageModelConfig",
+    "LaunchConfig",
+    "LoraSettings",
+    "ParameterGroups",
+    "StageConfig",
+    "StageRun",
+    "ValidationConfig",
+    "VisionConfig",
+    "check_batch_split",
+    "from_plain",
+    "run_from_dict",
+]
