@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.files.atomic import atomic_write
-from memvp_train.lease import Lease, hold_lease
+from memvp_train.checkpoints.lease import Lease, hold_lease
 
 # Set by Ray's job manager in the entry point of `ray job submit`, and nowhere else.
 _RAY_JOB_MARK = "RAY_JOB_CONFIG_JSON_ENV_VAR"

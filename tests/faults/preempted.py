@@ -16,7 +16,7 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
-from memvp_train.checkpoint import newest_step
+from memvp_train.checkpoints.state import newest_step
 from memvp_train.config import LaunchConfig, from_plain, run_from_dict
 from memvp_train.heartbeat import Sign, read_signs
 from memvp_train.stage import WORKERS_FOLDER

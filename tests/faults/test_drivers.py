@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from memvp_train.checkpoint import newest_first, newest_step
-from memvp_train.quarantine import quarantined
+from memvp_train.checkpoints.quarantine import quarantined
+from memvp_train.checkpoints.state import newest_first, newest_step
 from memvp_train.snapshot import COPY, SNAPSHOT
 from memvp_train.stage import WORKERS_FOLDER, prepare_stage, run_stage
 from tests.faults.runs import (

@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 from rich.console import Console
 
-from memvp_train.checkpoint import newest_first, read_state
+from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import LaunchConfig
 from memvp_train.metrics import Row, read_metrics
 from memvp_train.stage import StageResult, run_stage

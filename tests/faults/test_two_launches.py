@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_train.checkpoint import newest_first, read_state, verify
+from memvp_train.checkpoints.state import newest_first, read_state, verify
 from memvp_train.config import LaunchConfig
 from memvp_train.metrics import read_metrics
 from memvp_train.stage import run_stage

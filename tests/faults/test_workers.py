@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from memvp_train.checkpoint import newest_step
+from memvp_train.checkpoints.state import newest_step
 from memvp_train.heartbeat import read_signs
 from memvp_train.session import LaunchError
 from memvp_train.stage import WORKERS_FOLDER, prepare_stage

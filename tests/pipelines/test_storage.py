@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memvp_train.lease import LeaseError
+from memvp_train.checkpoints.lease import LeaseError
 from pipelines.storage import StorageError, make_run_folder, read_json, run_lock, storage_folder, write_json
 
 JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_train.checkpoint import FolderCheckpoints, read_state
+from memvp_train.checkpoints.state import FolderCheckpoints, read_state
 from memvp_train.config import LaunchConfig, LoraSettings
 from memvp_train.metrics import read_metrics
 from memvp_train.preparation import prepare_stage

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_train.checkpoint import FolderCheckpoints, TrainingState, read_state
+from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, read_state
 from memvp_train.config import GroupSettings, LaunchConfig, LoraSettings, ParameterGroups, ValidationConfig
 from memvp_train.metrics import read_metrics
 from memvp_train.stage import prepare_stage

@@ -13,7 +13,7 @@ from torch import Tensor
 from memvp_data.features import feature_record
 from memvp_data.shards import write_shards
 from memvp_train import loop
-from memvp_train.checkpoint import FolderCheckpoints
+from memvp_train.checkpoints.state import FolderCheckpoints
 from memvp_train.config import LaunchConfig, StageRun
 from memvp_train.failures import named, suspects
 from memvp_train.loop import BatchError, TrainingError

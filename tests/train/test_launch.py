@@ -18,7 +18,7 @@ import torch
 from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.samples import SampleError, from_id
 from memvp_train.answering import AnswerSettings
-from memvp_train.checkpoint import newest_first, read_state
+from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
 from memvp_train.maps import map_actors, map_shards
 from memvp_train.metrics import read_metrics

@@ -15,7 +15,7 @@ from memvp_core import MemVPModel, VisionTower
 from memvp_core.files import read_tensors
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
-from memvp_train.checkpoint import FolderCheckpoints, read_state
+from memvp_train.checkpoints.state import FolderCheckpoints, read_state
 from memvp_train.config import ConfigError, LaunchConfig, StageRun, VisionConfig
 from memvp_train.features import extract_features
 from memvp_train.live_features import LiveFeatures, pixel_store

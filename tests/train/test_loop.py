@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_train.checkpoint import FolderCheckpoints, newest_first, read_state
+from memvp_train.checkpoints.lease import LeaseError
+from memvp_train.checkpoints.state import FolderCheckpoints, newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings
-from memvp_train.lease import LeaseError
 from memvp_train.loop import TrainingError
 from memvp_train.metrics import read_metrics
 from memvp_train.stage import prepare_stage

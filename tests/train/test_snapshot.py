@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memvp_train.checkpoint import TrainingState, newest_first, write_state
+from memvp_train.checkpoints.state import TrainingState, newest_first, write_state
 from memvp_train.snapshot import SNAPSHOT, copy_snapshot, mend_snapshot
 
 VERSION = "2.60.0"

@@ -12,7 +12,9 @@ import torch
 
 from memvp_core import MemVPModel
 from memvp_data.samples import Sample, SampleError, Turn, read_samples, write_samples
-from memvp_train.checkpoint import CheckpointError, newest_first, read_state
+from memvp_train.checkpoints.lease import LeaseError
+from memvp_train.checkpoints.quarantine import quarantined
+from memvp_train.checkpoints.state import CheckpointError, newest_first, read_state
 from memvp_train.config import (
     ConfigError,
     GroupSettings,
@@ -21,10 +23,8 @@ from memvp_train.config import (
     LoraSettings,
     ParameterGroups,
 )
-from memvp_train.lease import LeaseError
 from memvp_train.metrics import read_metrics
 from memvp_train.models import ModelError, build_language_model
-from memvp_train.quarantine import quarantined
 from memvp_train.stage import RESULT_FILE, StageResult, run_stage
 
 HERE = LaunchConfig(num_workers=0)

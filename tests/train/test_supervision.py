@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from memvp_train.checkpoint import TrainingState, write_state
+from memvp_train.checkpoints.state import TrainingState, write_state
 from memvp_train.heartbeat import Heart, Sign
 from memvp_train.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs
 

@@ -16,7 +16,7 @@ from memvp_data.dataloader.rows import ListedRows
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.text import Encoded
 from memvp_train.batches import validation_batches
-from memvp_train.checkpoint import DamageError, FolderCheckpoints, read_state
+from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings, StageConfig, StageRun, ValidationConfig
 from memvp_train.local_engine import LocalEngine
 from memvp_train.metrics import read_metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from memvp_train.checkpoint import FolderCheckpoints, TrainingState
+from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState
 from memvp_train.engine import import_deepspeed
 from memvp_train.worker import train_worker
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from memvp_train.checkpoint import TrainingState
+from memvp_train.checkpoints.state import TrainingState
 from memvp_train.config import StageConfig
 from memvp_train.local_engine import LocalEngine
 

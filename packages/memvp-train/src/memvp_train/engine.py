@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from memvp_train import loss_scale
-from memvp_train.checkpoint import TrainingState
+from memvp_train.checkpoints.state import TrainingState
 from memvp_train.config import LaunchConfig, StageConfig
 from memvp_train.local_engine import DTYPES
 from memvp_train.optim import build_optimizer, parameter_groups

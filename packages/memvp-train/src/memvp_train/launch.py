@@ -23,7 +23,9 @@ from ray.train import CheckpointConsistencyMode, FailureConfig, RunConfig, Scali
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from memvp_train.checkpoint import (
+from memvp_train.checkpoints.disk import write_failed
+from memvp_train.checkpoints.lease import Lease
+from memvp_train.checkpoints.state import (
     KEPT,
     CheckpointStore,
     TrainingState,
@@ -33,10 +35,8 @@ from memvp_train.checkpoint import (
     write_state,
 )
 from memvp_train.config import LaunchConfig
-from memvp_train.disk import write_failed
 from memvp_train.environment import environment, quiet
 from memvp_train.heartbeat import Beat, Heart, Sign, kill_process
-from memvp_train.lease import Lease
 from memvp_train.session import LaunchError, ray_session
 from memvp_train.snapshot import copy_snapshot, mend_snapshot
 from memvp_train.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, last_line

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from memvp_train.checkpoint import TrainingState
+from memvp_train.checkpoints.state import TrainingState
 from memvp_train.config import StageConfig
 from memvp_train.loss_scale import LossScale
 from memvp_train.optim import build_optimizer, parameter_groups

@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from memvp_data.dataloader.loader import Batch
-from memvp_train.checkpoint import CheckpointStore, TrainingState
+from memvp_train.checkpoints.state import CheckpointStore, TrainingState
 from memvp_train.config import StageConfig
 from memvp_train.failures import SampleIds, named, suspects
 from memvp_train.local_engine import Engine

@@ -16,8 +16,8 @@ from memvp_data.files.hashing import folder_hash, hash_file
 from memvp_data.samples import SampleError
 from memvp_data.shards.manifest import Manifest
 from memvp_train.batches import check_source
+from memvp_train.checkpoints.disk import check_room
 from memvp_train.config import LaunchConfig, StageRun, VisionConfig
-from memvp_train.disk import check_room
 from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
 from memvp_train.fingerprint import model_fingerprint
 from memvp_train.memvp import build_memvp_model

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from memvp_data.files.atomic import atomic_write
-from memvp_train.checkpoint import STATE_FILE, is_whole, newest_first
+from memvp_train.checkpoints.state import STATE_FILE, is_whole, newest_first
 
 SNAPSHOT, COPY = "checkpoint_manager_snapshot.json", "checkpoint_manager_snapshot.copy.json"
 _KEPT_UNNAMED = 2

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from memvp_data.files.atomic import atomic_write, sync_folder
 from memvp_data.files.hashing import folder_hash
-from memvp_train.checkpoint import FolderCheckpoints, TrainingState, load_newest, newest_first
+from memvp_train.checkpoints.lease import Lease, hold_lease
+from memvp_train.checkpoints.quarantine import put_damaged_aside, quarantined
+from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun
-from memvp_train.lease import Lease, hold_lease
 from memvp_train.loop import TrainingError
 from memvp_train.metrics import Row, follow_metrics, read_metrics
 from memvp_train.preparation import PreparedStage as PreparedStage
 from memvp_train.preparation import absolute, blank_model, stage_settings
 from memvp_train.preparation import prepare_stage as prepare_stage
-from memvp_train.quarantine import put_damaged_aside, quarantined
 from memvp_train.snapshot import clear_cut_off
 from memvp_train.validation import best_state, has_stopped
 from memvp_train.worker import train_here, train_worker

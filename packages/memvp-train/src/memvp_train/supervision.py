@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memvp_data.files.atomic import atomic_write
-from memvp_train.checkpoint import newest_step
+from memvp_train.checkpoints.state import newest_step
 from memvp_train.heartbeat import Sign, StillWatch, read_signs, where
 
 SIGNS_FOLDER = "signs-of-life"

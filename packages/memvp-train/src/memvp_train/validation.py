@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memvp_data.dataloader.batch import Batch
-from memvp_train.checkpoint import DamageError, FolderCheckpoints, TrainingState, newest_first, read_state
+from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, TrainingState, newest_first, read_state
 from memvp_train.config import ValidationConfig
 from memvp_train.local_engine import Engine
 from memvp_train.metrics import Row

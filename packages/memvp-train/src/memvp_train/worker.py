@@ -15,7 +15,7 @@ import torch
 from memvp_core import MemVPModel
 from memvp_data.dataloader.prefetch import PrefetchedBatches
 from memvp_train.batches import training_batches, validation_batches
-from memvp_train.checkpoint import CheckpointError, CheckpointStore, TrainingState, load_newest
+from memvp_train.checkpoints.state import CheckpointError, CheckpointStore, TrainingState, load_newest
 from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict
 from memvp_train.data_parallel import DataParallelEngine
 from memvp_train.heartbeat import Beat, BeatingBatches

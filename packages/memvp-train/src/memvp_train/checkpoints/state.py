@@ -20,10 +20,10 @@ from torch import Tensor
 
 from memvp_data.files.atomic import atomic_write, sync_folder
 from memvp_data.files.hashing import hash_file
-from memvp_train.checkpoint_error import CheckpointError as CheckpointError
-from memvp_train.checkpoint_error import DamageError as DamageError
-from memvp_train.disk import write_failed
-from memvp_train.lease import Lease
+from memvp_train.checkpoints.disk import write_failed
+from memvp_train.checkpoints.errors import CheckpointError as CheckpointError
+from memvp_train.checkpoints.errors import DamageError as DamageError
+from memvp_train.checkpoints.lease import Lease
 
 SCHEMA_VERSION = 1
 STATE_FILE = "state.json"

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from memvp_train.checkpoint_error import CheckpointError
+from memvp_train.checkpoints.errors import CheckpointError
 
 _BYTES_PER_PARAMETER = 12  # fp32 weights and two moments
 _HEADERS = 1 << 16

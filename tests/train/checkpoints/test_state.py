@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from memvp_train.checkpoint import (
+from memvp_train.checkpoints.lease import LeaseError, hold_lease
+from memvp_train.checkpoints.quarantine import put_damaged_aside, quarantined
+from memvp_train.checkpoints.state import (
     SCHEMA_VERSION,
     STATE_FILE,
     CheckpointError,
@@ -20,10 +22,8 @@ from memvp_train.checkpoint import (
     verify,
     write_state,
 )
-from memvp_train.lease import LeaseError, hold_lease
-from memvp_train.quarantine import put_damaged_aside, quarantined
 
-FIXTURES = Path(__file__).with_name("fixtures")
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 SETTINGS = {"stage": {"seed": 0, "betas": [0.9, 0.99]}, "samples": "abc"}
 FILES = ("weights.safetensors", "exp_avg.safetensors", "exp_avg_sq.safetensors", STATE_FILE)
 

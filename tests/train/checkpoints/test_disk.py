@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from memvp_train import disk
-from memvp_train.checkpoint import CheckpointError, newest_first, newest_step
+from memvp_train.checkpoints import disk
+from memvp_train.checkpoints.state import CheckpointError, newest_first, newest_step
 from memvp_train.config import LaunchConfig
 from memvp_train.stage import run_stage
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.files.atomic import atomic_write, sync_folder
-from memvp_train.checkpoint import DamageError, newest_first, verify
+from memvp_train.checkpoints.state import DamageError, newest_first, verify
 
 QUARANTINE_FILE = "quarantine.json"
 _KEPT = 2

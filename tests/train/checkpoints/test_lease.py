@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from memvp_train.lease import LeaseError, hold_lease
+from memvp_train.checkpoints.lease import LeaseError, hold_lease
 
 pytestmark = pytest.mark.faults
 
