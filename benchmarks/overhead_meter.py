@@ -16,7 +16,7 @@ from unittest.mock import patch
 import torch
 
 from memvp_train import worker
-from memvp_train.optim import build_optimizer, parameter_groups
+from memvp_train.optim.optimizer import build_optimizer, parameter_groups
 from memvp_train.step import micro_batch_loss
 
 BLOCK = 10

@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from memvp_train import loss_scale
 from memvp_train.checkpoints.state import TrainingState
 from memvp_train.config import LaunchConfig, StageConfig
 from memvp_train.local_engine import DTYPES
-from memvp_train.optim import build_optimizer, parameter_groups
+from memvp_train.optim import loss_scale
+from memvp_train.optim.optimizer import build_optimizer, parameter_groups
 
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
 # The loss scale of loss_scale.py, in DeepSpeed's words; 0 makes it dynamic.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from memvp_train.checkpoints.state import TrainingState
 from memvp_train.config import StageConfig
-from memvp_train.loss_scale import LossScale
-from memvp_train.optim import build_optimizer, parameter_groups
+from memvp_train.optim.loss_scale import LossScale
+from memvp_train.optim.optimizer import build_optimizer, parameter_groups
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -20,8 +20,8 @@ from memvp_train.config import StageConfig
 from memvp_train.failures import SampleIds, named, suspects
 from memvp_train.local_engine import Engine
 from memvp_train.metrics import MetricsLog, Row
-from memvp_train.optim import set_learning_rates
-from memvp_train.schedules import Schedule
+from memvp_train.optim.optimizer import set_learning_rates
+from memvp_train.optim.schedules import Schedule
 from memvp_train.step import micro_batch_loss
 from memvp_train.validation import Validation
 

@@ -22,7 +22,7 @@ from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write
 from memvp_train.fingerprint import model_fingerprint
 from memvp_train.memvp import build_memvp_model
 from memvp_train.models import ModelError, build_language_model, build_tokenizer, decoder_start_token, resolve_path
-from memvp_train.schedules import base_rate_warning, warmup_steps
+from memvp_train.optim.schedules import base_rate_warning, warmup_steps
 from memvp_train.stage_checks import check_launch, check_model
 
 # Settings that change when and how often things are written or how the work is cut up, not what is learnt.

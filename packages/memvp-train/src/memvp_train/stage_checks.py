@@ -8,7 +8,7 @@ from typing import Any
 from memvp_core import MemVPModel
 from memvp_train.config import LaunchConfig, StageConfig, StageRun, check_batch_split
 from memvp_train.config.errors import require
-from memvp_train.optim import check_groups
+from memvp_train.optim.optimizer import check_groups
 
 # Attention of transformers that adds a bias (B, 1, T, T) to its scores, as packed rows need.
 _TAKES_BIAS = ("sdpa", "eager")

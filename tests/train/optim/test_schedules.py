@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memvp_train.config import StageConfig
-from memvp_train.schedules import Schedule, base_rate_warning, warmup_steps
+from memvp_train.optim.schedules import Schedule, base_rate_warning, warmup_steps
 
 KINDS = ("cosine", "linear", "constant")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from memvp_train.loss_scale import GROWTH_INTERVAL, START, LossScale, OverflowingError
+from memvp_train.optim.loss_scale import GROWTH_INTERVAL, START, LossScale, OverflowingError
 
 
 def test_without_fp16_nothing_is_scaled_or_left_out() -> None:

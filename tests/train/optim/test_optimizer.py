@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from memvp_core import MemVPConfig, MemVPModel
 from memvp_core.vision.tower import VisionTower
 from memvp_train.config import ConfigError, GroupSettings, LoraSettings, ParameterGroups, StageConfig
-from memvp_train.optim import build_optimizer, check_groups, group_of, parameter_groups, set_learning_rates
+from memvp_train.optim.optimizer import build_optimizer, check_groups, group_of, parameter_groups, set_learning_rates
 from tests.core.tiny_models import make_tiny
 
 LORA_GROUP = ParameterGroups(lora=GroupSettings(learning_rate=0.1))
