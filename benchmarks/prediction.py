@@ -30,7 +30,7 @@ from memvp_data.shards import write_shards
 from memvp_data.text import encode_prompt
 from memvp_train.answering import AnswerSettings, padded
 from memvp_train.config import LanguageModelConfig
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
 from memvp_train.predict import ShardAnswerer, answer, map_in_process
 from memvp_train.prediction_job import PredictionJob
 

@@ -26,7 +26,7 @@ from memvp_data.samples import Sample, read_samples
 from memvp_data.shards.reader import ShardReader
 from memvp_data.text import encode_prompt
 from memvp_train.config import LanguageModelConfig
-from memvp_train.models import build_language_model, build_tokenizer
+from memvp_train.models.language import build_language_model, build_tokenizer
 
 LANGUAGE = LanguageModelConfig(path="toyworld/language")
 TASKS = ("colour", "shape", "choice", "exist", "spatial", "compare", "count")

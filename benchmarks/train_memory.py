@@ -19,7 +19,7 @@ from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, 
 from memvp_train.local_engine import DTYPES, LocalEngine
 from memvp_train.machines import machine_named
 from memvp_train.micro_batch import StepShape
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
 from memvp_train.scale import Text, setup_of, stage_cost
 from memvp_train.step import micro_batch_loss
 from memvp_train.ways import WAYS, Way, build_way

@@ -120,7 +120,7 @@ def _look_inside(context: StepContext, *, has_questions: bool) -> tuple[list[Pat
 def load_tuned(config: JobConfig, adapter: Path) -> tuple[Any, Any]:
     """Language model with an adapter, in evaluation mode, and its tokenizer."""
     from memvp_core import MemVPModel
-    from memvp_train.models import build_language_model, build_tokenizer
+    from memvp_train.models.language import build_language_model, build_tokenizer
 
     model = MemVPModel.from_pretrained(build_language_model(config.language), adapter).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), build_tokenizer(config.language)

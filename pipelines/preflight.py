@@ -120,7 +120,7 @@ def check_models(config: Any) -> dict[str, int]:
     Raises:
         ConfigError or the ValueError of the part that does not fit, naming the settings.
     """
-    from memvp_train.models import build_tokenizer
+    from memvp_train.models.language import build_tokenizer
     from memvp_train.session import check_launch
 
     check_launch(config.launch)
@@ -135,7 +135,7 @@ def check_models(config: Any) -> dict[str, int]:
 def planned_parameters(config: Any) -> dict[str, int]:
     """Trainable parameters of each stage, counted on models without weights."""
     from memvp_train.memvp import build_memvp_model
-    from memvp_train.models import build_language_model
+    from memvp_train.models.language import build_language_model
 
     counts = {}
     for name, stage in config.stages.items():
@@ -172,8 +172,8 @@ def _check_known(setting: str, template: str) -> None:
 
 def _check_features(config: Any) -> None:
     """What the tower will give against what the memory takes, from the tower's config alone."""
-    from memvp_train.loading import ModelError
-    from memvp_train.towers import feature_shape
+    from memvp_train.models.pretrained import ModelError
+    from memvp_train.models.vision import feature_shape
 
     try:
         shape, memvp = feature_shape(config.vision), config.memvp

@@ -25,8 +25,8 @@ from memvp_data.samples import Sample, Turn
 from memvp_train.answering import AnswerSettings, answer_samples
 from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain
 from memvp_train.features import image_features
-from memvp_train.models import build_language_model, build_tokenizer
-from memvp_train.towers import build_tower, build_vision_tower
+from memvp_train.models.language import build_language_model, build_tokenizer
+from memvp_train.models.vision import build_tower, build_vision_tower
 
 Image = bytes | str
 

@@ -88,7 +88,7 @@ def test_it_trains_what_it_says(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name, recipe in TASKS.items() if recipe.rows])
 def test_its_images_fit_its_memory(name: str, tmp_path: Path) -> None:
-    from memvp_train.towers import feature_shape
+    from memvp_train.models.vision import feature_shape
 
     plain = read(name)
     config = read(name, *shape_overrides(plain.language.path, plain.vision.path, tmp_path))

@@ -20,10 +20,10 @@ from memvp_train.answering_model import LoadedJobs
 from memvp_train.config import VisionConfig
 from memvp_train.features import extract_features
 from memvp_train.live_features import pixel_store
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
+from memvp_train.models.vision import build_vision_tower
 from memvp_train.predict import answer
 from memvp_train.prediction_job import PredictionJob
-from memvp_train.towers import build_vision_tower
 
 NUM_IMAGES = 5
 

@@ -22,7 +22,7 @@ from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
 from memvp_train.maps import map_actors, map_shards
 from memvp_train.metrics import read_metrics
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
 from memvp_train.predict import ShardAnswerer, answer
 from memvp_train.prediction_job import PredictionJob
 from memvp_train.session import LaunchError, check_launch, ray_session

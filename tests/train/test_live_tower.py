@@ -20,9 +20,9 @@ from memvp_train.config import ConfigError, LaunchConfig, StageRun, VisionConfig
 from memvp_train.features import extract_features
 from memvp_train.live_features import LiveFeatures, pixel_store
 from memvp_train.metrics import read_metrics
-from memvp_train.models import ModelError, build_language_model
+from memvp_train.models.language import ModelError, build_language_model
+from memvp_train.models.vision import build_tower
 from memvp_train.stage import PreparedStage, StageResult, prepare_stage, run_stage
-from memvp_train.towers import build_tower
 from memvp_train.worker import train_here
 from tests.train.conftest import COLOURS, MEMVP
 

@@ -13,7 +13,7 @@ from memvp_data.text import Encoded
 from memvp_train.batches import training_batches
 from memvp_train.config import LaunchConfig
 from memvp_train.memvp import build_memvp_model
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
 from memvp_train.preparation import prepare_stage
 from memvp_train.step import micro_batch_loss
 from tests.core.conftest import make_model

@@ -17,7 +17,7 @@ from memvp_data.features import feature_record
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
 from memvp_data.shards import write_shards
 from memvp_train.answering import AnswerSettings
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
 from memvp_train.predict import ShardAnswerer, answer, answer_all, cut, map_in_process
 from memvp_train.prediction_job import PredictionJob, job_from_dict
 from memvp_train.shown_images import PredictError

@@ -24,7 +24,7 @@ from memvp_train.config import (
     ParameterGroups,
 )
 from memvp_train.metrics import read_metrics
-from memvp_train.models import ModelError, build_language_model
+from memvp_train.models.language import ModelError, build_language_model
 from memvp_train.stage import RESULT_FILE, StageResult, run_stage
 
 HERE = LaunchConfig(num_workers=0)

@@ -10,7 +10,7 @@ import torch
 
 from memvp_train import stage_checks
 from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, StageConfig, StageRun
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
 from memvp_train.preparation import prepare_stage
 from memvp_train.stage_checks import check_packing
 from tests.core.tiny_models import make_tiny

@@ -20,7 +20,7 @@ from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, read_s
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings, StageConfig, StageRun, ValidationConfig
 from memvp_train.local_engine import LocalEngine
 from memvp_train.metrics import read_metrics
-from memvp_train.models import build_language_model
+from memvp_train.models.language import build_language_model
 from memvp_train.preparation import prepare_stage
 from memvp_train.stage import run_stage
 from memvp_train.validation import evaluate

@@ -10,7 +10,7 @@ from memvp_data.shards.tar import end_of
 from memvp_train.config import VisionConfig
 from memvp_train.features import image_features
 from memvp_train.machines import Machine
-from memvp_train.towers import build_tower, feature_shape
+from memvp_train.models.vision import build_tower, feature_shape
 from memvp_train.trace import tracing
 
 _HEADER = 512

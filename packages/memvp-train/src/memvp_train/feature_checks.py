@@ -6,9 +6,9 @@ from memvp_core import MemVPConfig
 from memvp_data.dataloader.loader import check_slots
 from memvp_data.dataloader.token_table import TokenTable
 from memvp_data.features import FeatureStore
-from memvp_train.loading import ModelError as ModelError
-from memvp_train.loading import resolve_path as resolve_path
-from memvp_train.towers import build_tower as build_tower
+from memvp_train.models.pretrained import ModelError as ModelError
+from memvp_train.models.pretrained import resolve_path as resolve_path
+from memvp_train.models.vision import build_tower as build_tower
 
 
 def check_features(store: FeatureStore, *, memvp: dict[str, Any], folder: str) -> None:

@@ -25,8 +25,8 @@ from memvp_data.shards.layout import ShardEntry
 from memvp_data.shards.manifest import Manifest
 from memvp_data.shards.reader import ShardReader
 from memvp_train.config import VisionConfig
-from memvp_train.loading import resolve_path
-from memvp_train.towers import build_tower, feature_spec
+from memvp_train.models.pretrained import resolve_path
+from memvp_train.models.vision import build_tower, feature_spec
 
 KIND = "features"
 # What an adapter in a tower is called; its outputs would follow it, even while its weights do not train.

@@ -9,7 +9,7 @@ from torch import Tensor
 from memvp_core.vision.tower import VisionTower
 from memvp_data.images.pixels import PixelStore
 from memvp_train.config.models import VisionConfig
-from memvp_train.towers import feature_shape
+from memvp_train.models.vision import feature_shape
 
 
 def pixel_store(images: Path | str, vision: VisionConfig) -> PixelStore:

@@ -6,10 +6,10 @@ import torch
 
 from memvp_core import MemVPConfig, MemVPModel, get_memvp_model
 from memvp_train.config import LoraSettings, VisionConfig
-from memvp_train.loading import ModelError as ModelError
-from memvp_train.loading import resolve_path as resolve_path
-from memvp_train.towers import build_tower as build_tower
-from memvp_train.towers import build_vision_tower
+from memvp_train.models.pretrained import ModelError as ModelError
+from memvp_train.models.pretrained import resolve_path as resolve_path
+from memvp_train.models.vision import build_tower as build_tower
+from memvp_train.models.vision import build_vision_tower
 
 
 def build_memvp_model(
@@ -42,7 +42,7 @@ def lora_config(settings: LoraSettings, *, encoder_decoder: bool = False) -> Any
     """The same as PEFT's own config; layers made from it are PEFT's with a faster forward."""
     from peft import LoraConfig
 
-    from memvp_train.fused_lora import FusedLoraLinear
+    from memvp_train.models.fused_lora import FusedLoraLinear
 
     config = LoraConfig(
         r=settings.rank,

@@ -10,8 +10,8 @@ from memvp_data.shards.manifest import Manifest
 from memvp_train.answer_files import digest
 from memvp_train.answering import AnswerSettings
 from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain
-from memvp_train.fingerprint import model_fingerprint
-from memvp_train.models import resolve_path
+from memvp_train.models.fingerprint import model_fingerprint
+from memvp_train.models.language import resolve_path
 from memvp_train.shown_images import ImageMode, PredictError
 
 # Raised when the same job would write other rows than before.

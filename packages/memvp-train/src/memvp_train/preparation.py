@@ -19,9 +19,15 @@ from memvp_train.batches import check_source
 from memvp_train.checkpoints.disk import check_room
 from memvp_train.config import LaunchConfig, StageRun, VisionConfig
 from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
-from memvp_train.fingerprint import model_fingerprint
 from memvp_train.memvp import build_memvp_model
-from memvp_train.models import ModelError, build_language_model, build_tokenizer, decoder_start_token, resolve_path
+from memvp_train.models.fingerprint import model_fingerprint
+from memvp_train.models.language import (
+    ModelError,
+    build_language_model,
+    build_tokenizer,
+    decoder_start_token,
+    resolve_path,
+)
 from memvp_train.optim.schedules import base_rate_warning, warmup_steps
 from memvp_train.stage_checks import check_launch, check_model
 

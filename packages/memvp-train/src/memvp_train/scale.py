@@ -17,7 +17,7 @@ from memvp_train.extraction_cost import extraction_cost
 from memvp_train.machines import Machine, machine_named
 from memvp_train.memory_cost import Counts, Memory, memory_of, zero_stage
 from memvp_train.micro_batch import StepShape
-from memvp_train.towers import feature_shape
+from memvp_train.models.vision import feature_shape
 from memvp_train.traced_step import Gradients, TracedStep, build_on_meta, trace_step
 from memvp_train.ways import Way
 

@@ -12,7 +12,7 @@ from memvp_core.lora import inject_lora
 from memvp_train.config import LoraSettings, VisionConfig
 from memvp_train.input_space import InputSpaceModel
 from memvp_train.memvp import build_memvp_model, lora_config
-from memvp_train.towers import build_vision_tower
+from memvp_train.models.vision import build_vision_tower
 
 Way = Literal["memory", "input space", "full"]
 WAYS: tuple[Way, ...] = ("memory", "input space", "full")

@@ -16,8 +16,8 @@ from memvp_core.vision.clip_resnet_weights import TIMM_TO_OPENAI
 from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.config import ConfigError, VisionConfig
 from memvp_train.features import image_features
-from memvp_train.loading import ModelError
-from memvp_train.towers import build_tower, build_vision_tower, feature_shape, feature_spec
+from memvp_train.models.pretrained import ModelError
+from memvp_train.models.vision import build_tower, build_vision_tower, feature_shape, feature_spec
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 96, "patch_size": 16}
 KINDS = {

@@ -17,7 +17,7 @@ from memvp_core.vision.clip_resnet_weights import load_clip_resnet
 from memvp_core.vision.tower import VisionTower
 from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.config.models import VisionConfig
-from memvp_train.loading import (
+from memvp_train.models.pretrained import (
     ModelError,
     model_config,
     not_found,

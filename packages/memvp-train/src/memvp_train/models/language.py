@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from memvp_train.config import LanguageModelConfig
-from memvp_train.loading import ModelError as ModelError
-from memvp_train.loading import model_config, not_found, overridden, pretrained, seeded
-from memvp_train.loading import resolve_path as resolve_path
-from memvp_train.towers import build_tower as build_tower
+from memvp_train.models.pretrained import ModelError as ModelError
+from memvp_train.models.pretrained import model_config, not_found, overridden, pretrained, seeded
+from memvp_train.models.pretrained import resolve_path as resolve_path
+from memvp_train.models.vision import build_tower as build_tower
 
 
 def build_language_model(

@@ -8,8 +8,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from memvp_train.config import LoraSettings
-from memvp_train.fused_lora import FusedLoraLinear
 from memvp_train.memvp import lora_config
+from memvp_train.models.fused_lora import FusedLoraLinear
 
 
 def _pair(*, bias: bool, dropout: float = 0.0, rank: int = 3) -> tuple[nn.Module, nn.Module]:

@@ -1,0 +1,1 @@
+"""Foundation models from settings: language model, tokenizer, vision tower; what their folders hold, as a hash."""
