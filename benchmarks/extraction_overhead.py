@@ -23,7 +23,7 @@ from rich.table import Table
 from memvp_data.images import load_image, preprocess
 from memvp_data.shards import write_shards
 from memvp_train.config import VisionConfig
-from memvp_train.features import extract_features, image_features
+from memvp_train.features.extract import extract_features, image_features
 from memvp_train.models.vision import build_tower
 
 SIDE = (640, 480)

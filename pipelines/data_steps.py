@@ -99,7 +99,7 @@ def extract_features(context: StepContext) -> StepOutcome:
     if has_video(context.config, context.about.get("benchmark", "")):
         manifest = _pack_frames(context)
     else:
-        from memvp_train.features import extract_features as extract
+        from memvp_train.features.extract import extract_features as extract
 
         manifest = extract(
             built.folder / "images",

@@ -40,7 +40,7 @@ class Services:
     def map_shards(self) -> Callable[..., Any]:
         """The function that spreads work over shards: Ray tasks, or a plain loop where there are no workers."""
         if self.launch.num_workers == 0:
-            from memvp_train.features import map_here
+            from memvp_train.features.extract import map_here
 
             return map_here
         from memvp_train.maps import map_shards

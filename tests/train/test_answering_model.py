@@ -18,8 +18,8 @@ from memvp_data.shards import write_shards
 from memvp_train.answering import AnswerSettings
 from memvp_train.answering_model import LoadedJobs
 from memvp_train.config import VisionConfig
-from memvp_train.features import extract_features
-from memvp_train.live_features import pixel_store
+from memvp_train.features.extract import extract_features
+from memvp_train.features.live import pixel_store
 from memvp_train.models.language import build_language_model
 from memvp_train.models.vision import build_vision_tower
 from memvp_train.predict import answer

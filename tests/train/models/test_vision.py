@@ -15,7 +15,7 @@ from memvp_core.vision.clip_resnet import ClipResNet, ClipResNetConfig
 from memvp_core.vision.clip_resnet_weights import TIMM_TO_OPENAI
 from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.config import ConfigError, VisionConfig
-from memvp_train.features import image_features
+from memvp_train.features.extract import image_features
 from memvp_train.models.pretrained import ModelError
 from memvp_train.models.vision import build_tower, build_vision_tower, feature_shape, feature_spec
 

@@ -9,7 +9,7 @@ import torch
 from memvp_core import MemVPModel
 from memvp_data.features import FeatureStore
 from memvp_data.samples import read_image_ids
-from memvp_train.live_features import LiveFeatures, pixel_store
+from memvp_train.features.live import LiveFeatures, pixel_store
 from memvp_train.models.language import build_language_model, build_tokenizer
 from memvp_train.models.vision import build_vision_tower
 from memvp_train.prediction_job import PredictionJob

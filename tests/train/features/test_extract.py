@@ -18,7 +18,7 @@ from memvp_data.images import preprocess
 from memvp_data.shards import verify, write_shards
 from memvp_data.shards.reader import ShardReader
 from memvp_train.config import VisionConfig
-from memvp_train.features import FeatureError, check_tower, extract_features, map_here
+from memvp_train.features.extract import FeatureError, check_tower, extract_features, map_here
 from memvp_train.models.language import ModelError, build_tower
 
 NUM_IMAGES, PER_SHARD = 7, 3

@@ -17,8 +17,8 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from memvp_train.checkpoints.state import FolderCheckpoints, read_state
 from memvp_train.config import ConfigError, LaunchConfig, StageRun, VisionConfig
-from memvp_train.features import extract_features
-from memvp_train.live_features import LiveFeatures, pixel_store
+from memvp_train.features.extract import extract_features
+from memvp_train.features.live import LiveFeatures, pixel_store
 from memvp_train.metrics import read_metrics
 from memvp_train.models.language import ModelError, build_language_model
 from memvp_train.models.vision import build_tower
