@@ -18,11 +18,11 @@ from rich.table import Table
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, VisionConfig
 from memvp_train.local_engine import DTYPES, LocalEngine
 from memvp_train.machines import machine_named
+from memvp_train.methods.registry import WAYS, Way, build_way
 from memvp_train.micro_batch import StepShape
 from memvp_train.models.language import build_language_model
 from memvp_train.scale import Text, setup_of, stage_cost
 from memvp_train.step import micro_batch_loss
-from memvp_train.ways import WAYS, Way, build_way
 
 SIZES = {
     "LLaMA-like": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 6, "num_attention_heads": 8},

@@ -22,10 +22,10 @@ from memvp_train.config import LanguageModelConfig, LaunchConfig
 from memvp_train.engine import DeepSpeedEngine
 from memvp_train.local_engine import DTYPES
 from memvp_train.machines import machine_named
+from memvp_train.methods.registry import build_way
 from memvp_train.models.language import build_language_model
 from memvp_train.scale import Setup, Text, stage_cost
 from memvp_train.step import micro_batch_loss
-from memvp_train.ways import build_way
 
 _BUCKET = 5 * 10**8
 

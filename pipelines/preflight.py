@@ -134,7 +134,7 @@ def check_models(config: Any) -> dict[str, int]:
 
 def planned_parameters(config: Any) -> dict[str, int]:
     """Trainable parameters of each stage, counted on models without weights."""
-    from memvp_train.memvp import build_memvp_model
+    from memvp_train.methods.memvp import build_memvp_model
     from memvp_train.models.language import build_language_model
 
     counts = {}

@@ -23,7 +23,7 @@ from memvp_data.features import FeatureStore
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
 from memvp_data.text import encode_prompt, encode_sample
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings
-from memvp_train.memvp import build_memvp_model
+from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model, build_tokenizer, decoder_start_token
 from memvp_train.stage import run_stage
 from memvp_train.step import micro_batch_loss

@@ -12,7 +12,7 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.text import Encoded
 from memvp_train.batches import training_batches
 from memvp_train.config import LaunchConfig
-from memvp_train.memvp import build_memvp_model
+from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
 from memvp_train.preparation import prepare_stage
 from memvp_train.step import micro_batch_loss

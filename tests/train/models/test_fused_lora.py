@@ -8,7 +8,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from memvp_train.config import LoraSettings
-from memvp_train.memvp import lora_config
+from memvp_train.methods.memvp import lora_config
 from memvp_train.models.fused_lora import FusedLoraLinear
 
 

@@ -19,7 +19,7 @@ from memvp_train.batches import check_source
 from memvp_train.checkpoints.disk import check_room
 from memvp_train.config import LaunchConfig, StageRun, VisionConfig
 from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
-from memvp_train.memvp import build_memvp_model
+from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.fingerprint import model_fingerprint
 from memvp_train.models.language import (
     ModelError,

@@ -10,11 +10,11 @@ from torch import nn
 from memvp_train.config import LanguageModelConfig, LoraSettings, VisionConfig
 from memvp_train.machines import Machine
 from memvp_train.memory_cost import Counts
+from memvp_train.methods.registry import Way, build_way
 from memvp_train.micro_batch import StepShape
 from memvp_train.models.language import build_language_model
 from memvp_train.step import micro_batch_loss
 from memvp_train.trace import Trace, tracing
-from memvp_train.ways import Way, build_way
 
 _META = torch.device("meta")
 Gradients = Literal["new", "accumulated", "sent"]

@@ -21,7 +21,7 @@ from memvp_train.data_parallel import DataParallelEngine
 from memvp_train.heartbeat import Beat, BeatingBatches
 from memvp_train.local_engine import DTYPES, Engine, LocalEngine
 from memvp_train.loop import train_stage
-from memvp_train.memvp import build_memvp_model
+from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
 from memvp_train.optim.schedules import Schedule
 from memvp_train.validation import Validation

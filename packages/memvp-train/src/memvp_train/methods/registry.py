@@ -10,8 +10,8 @@ from torch import nn
 from memvp_core import MemVPConfig
 from memvp_core.lora import inject_lora
 from memvp_train.config import LoraSettings, VisionConfig
-from memvp_train.input_space import InputSpaceModel
-from memvp_train.memvp import build_memvp_model, lora_config
+from memvp_train.methods.input_space import InputSpaceModel
+from memvp_train.methods.memvp import build_memvp_model, lora_config
 from memvp_train.models.vision import build_vision_tower
 
 Way = Literal["memory", "input space", "full"]

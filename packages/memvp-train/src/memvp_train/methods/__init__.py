@@ -1,0 +1,1 @@
+"""Tuning methods, a file each; registry.py lists them by name."""
