@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, VisionConfig
-from memvp_train.local_engine import DTYPES, LocalEngine
+from memvp_train.engines.local import DTYPES, LocalEngine
 from memvp_train.machines import machine_named
 from memvp_train.methods.registry import WAYS, Way, build_way
 from memvp_train.micro_batch import StepShape

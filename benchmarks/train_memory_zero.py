@@ -19,8 +19,8 @@ from rich.table import Table
 from train_memory import SHAPE, SIZES, SMOKE_SIZES, Case, write_config
 
 from memvp_train.config import LanguageModelConfig, LaunchConfig
-from memvp_train.engine import DeepSpeedEngine
-from memvp_train.local_engine import DTYPES
+from memvp_train.engines.deepspeed import DeepSpeedEngine
+from memvp_train.engines.local import DTYPES
 from memvp_train.machines import machine_named
 from memvp_train.methods.registry import build_way
 from memvp_train.models.language import build_language_model

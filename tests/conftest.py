@@ -26,8 +26,8 @@ _ON_RAY = (
 )
 # A file that takes most of a minute and comes last would keep one process at work while the other waits.
 _LONG = (
-    "tests/train/test_engine.py",
-    "tests/train/test_zero3.py",
+    "tests/train/engines/test_deepspeed.py",
+    "tests/train/engines/test_zero3.py",
     "tests/train/test_predict.py",
     "tests/pipelines/test_recipes.py",
     "tests/pipelines/test_benchmark_jobs.py",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from memvp_train.config import LaunchConfig, StageConfig
-from memvp_train.engine import deepspeed_settings
+from memvp_train.engines.deepspeed import deepspeed_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from memvp_data.text import Encoded
 from memvp_train.batches import validation_batches
 from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings, StageConfig, StageRun, ValidationConfig
-from memvp_train.local_engine import LocalEngine
+from memvp_train.engines.local import LocalEngine
 from memvp_train.metrics import read_metrics
 from memvp_train.models.language import build_language_model
 from memvp_train.preparation import prepare_stage

@@ -94,7 +94,7 @@ def train_mixed(name: str, *, rank: int, folder: Path) -> None:
 
 
 def _engine(model: Any) -> Any:
-    from memvp_train.engine import import_deepspeed
+    from memvp_train.engines.deepspeed import import_deepspeed
 
     trainable = model.trainable_state()
     engine, _, _, _ = import_deepspeed(use_gpu=False).initialize(

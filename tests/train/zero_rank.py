@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState
-from memvp_train.engine import import_deepspeed
+from memvp_train.engines.deepspeed import import_deepspeed
 from memvp_train.worker import train_worker
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from memvp_train.local_engine import Engine
+from memvp_train.engines.local import Engine
 
 _MOST_NAMED = 16
 SampleIds = tuple[str, ...]

@@ -17,8 +17,8 @@ import torch
 from memvp_data.dataloader.loader import Batch
 from memvp_train.checkpoints.state import CheckpointStore, TrainingState
 from memvp_train.config import StageConfig
+from memvp_train.engines.local import Engine
 from memvp_train.failures import SampleIds, named, suspects
-from memvp_train.local_engine import Engine
 from memvp_train.metrics import MetricsLog, Row
 from memvp_train.optim.optimizer import set_learning_rates
 from memvp_train.optim.schedules import Schedule

@@ -19,7 +19,7 @@ from torch import Tensor
 from memvp_data.dataloader.batch import Batch
 from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, TrainingState, newest_first, read_state
 from memvp_train.config import ValidationConfig
-from memvp_train.local_engine import Engine
+from memvp_train.engines.local import Engine
 from memvp_train.metrics import Row
 from memvp_train.step import IGNORED, model_inputs
 

@@ -17,9 +17,9 @@ from memvp_data.dataloader.prefetch import PrefetchedBatches
 from memvp_train.batches import training_batches, validation_batches
 from memvp_train.checkpoints.state import CheckpointError, CheckpointStore, TrainingState, load_newest
 from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict
-from memvp_train.data_parallel import DataParallelEngine
+from memvp_train.engines.data_parallel import DataParallelEngine
+from memvp_train.engines.local import DTYPES, Engine, LocalEngine
 from memvp_train.heartbeat import Beat, BeatingBatches
-from memvp_train.local_engine import DTYPES, Engine, LocalEngine
 from memvp_train.loop import train_stage
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
@@ -84,7 +84,7 @@ def _joint_engine(work: _Work, *, device: torch.device) -> Engine:
     """One rank of several: plain torch where nothing is split, else DeepSpeed, whose import takes seconds."""
     if work.launch.zero_stage == 0:
         return _plain_engine(DataParallelEngine, work, device=device)
-    from memvp_train.engine import DeepSpeedEngine
+    from memvp_train.engines.deepspeed import DeepSpeedEngine
 
     model = _model(work, device=device)
     trainable = model.trainable_state()

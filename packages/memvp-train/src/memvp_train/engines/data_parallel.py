@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from memvp_train.checkpoints.state import TrainingState
 from memvp_train.config import StageConfig
-from memvp_train.local_engine import LocalEngine
+from memvp_train.engines.local import LocalEngine
 
 
 class DataParallelEngine(LocalEngine):

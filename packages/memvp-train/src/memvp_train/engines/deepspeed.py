@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memvp_train.checkpoints.state import TrainingState
 from memvp_train.config import LaunchConfig, StageConfig
-from memvp_train.local_engine import DTYPES
+from memvp_train.engines.local import DTYPES
 from memvp_train.optim import loss_scale
 from memvp_train.optim.optimizer import build_optimizer, parameter_groups
 
