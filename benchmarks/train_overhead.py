@@ -32,8 +32,8 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from memvp_train import stage as stages
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, StageRun
+from memvp_train.launch.session import ray_session
 from memvp_train.metrics import Row
-from memvp_train.session import ray_session
 from pipelines.tracking import Tracker, open_tracker
 from pipelines.tracking_config import TrackingConfig
 

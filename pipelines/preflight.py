@@ -120,8 +120,8 @@ def check_models(config: Any) -> dict[str, int]:
     Raises:
         ConfigError or the ValueError of the part that does not fit, naming the settings.
     """
+    from memvp_train.launch.session import check_launch
     from memvp_train.models.language import build_tokenizer
-    from memvp_train.session import check_launch
 
     check_launch(config.launch)
     for name, stage in config.stages.items():

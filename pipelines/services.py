@@ -32,7 +32,7 @@ class Services:
         """Connect to the cluster or start a local one, once; steps without workers never pay for it."""
         if self._ray_is_up or self.launch.num_workers == 0:
             return
-        from memvp_train.session import ray_session
+        from memvp_train.launch.session import ray_session
 
         self.stack.enter_context(ray_session(self.launch))
         self._ray_is_up = True
@@ -43,7 +43,7 @@ class Services:
             from memvp_train.features.extract import map_here
 
             return map_here
-        from memvp_train.maps import map_shards
+        from memvp_train.launch.maps import map_shards
 
         self.start_ray()
         gpus = 1 if self.launch.use_gpu else 0
@@ -55,7 +55,7 @@ class Services:
             from memvp_train.predict import map_in_process
 
             return map_in_process, 1
-        from memvp_train.maps import map_actors
+        from memvp_train.launch.maps import map_actors
 
         self.start_ray()
         gpus = 1 if self.launch.use_gpu else 0

@@ -21,7 +21,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 _ON_RAY = (
     "tests/e2e/",
-    "tests/train/test_launch.py",
+    "tests/train/launch/test_workers.py",
     "tests/test_benchmarks.py::test_smallest_setting_writes_a_result[train_overhead]",
 )
 # A file that takes most of a minute and comes last would keep one process at work while the other waits.

@@ -28,7 +28,7 @@ DATA_IN_FUNCTIONS = {"pycocoevalcap"}
 
 # The one file that knows each heavy library.
 ONE_IMPORTER = {
-    "ray": "memvp_train/launch.py",
+    "ray": "memvp_train/launch/workers.py",
     "deepspeed": "memvp_train/engines/deepspeed.py",
     "mlflow": "pipelines/tracking.py",
 }

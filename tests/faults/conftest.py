@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from memvp_train.session import ray_session
+from memvp_train.launch.session import ray_session
 from tests.faults.runs import LAUNCH
 from tests.train.conftest import tiny
 

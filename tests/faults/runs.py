@@ -18,7 +18,7 @@ import memvp_data.dataloader.loader
 from memvp_train.checkpoints.lease import hold_lease
 from memvp_train.checkpoints.state import CheckpointStore, TrainingState, newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings, StageRun
-from memvp_train.launch import run_workers
+from memvp_train.launch.workers import run_workers
 from memvp_train.metrics import read_metrics
 from memvp_train.stage import WORKERS_FOLDER, PreparedStage, prepare_stage
 from memvp_train.worker import train_worker

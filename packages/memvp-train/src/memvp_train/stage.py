@@ -18,12 +18,12 @@ from memvp_train.checkpoints.lease import Lease, hold_lease
 from memvp_train.checkpoints.quarantine import put_damaged_aside, quarantined
 from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun
+from memvp_train.launch.ray_snapshot import clear_cut_off
 from memvp_train.loop import TrainingError
 from memvp_train.metrics import Row, follow_metrics, read_metrics
 from memvp_train.preparation import PreparedStage as PreparedStage
 from memvp_train.preparation import absolute, blank_model, stage_settings
 from memvp_train.preparation import prepare_stage as prepare_stage
-from memvp_train.snapshot import clear_cut_off
 from memvp_train.validation import best_state, has_stopped
 from memvp_train.worker import train_here, train_worker
 
@@ -106,7 +106,7 @@ def _train(prepared: PreparedStage, *, launch: LaunchConfig, lease: Lease) -> Tr
     if launch.num_workers == 0:
         train_here(prepared.config, checkpoints=FolderCheckpoints(out / LOCAL_FOLDER, lease=lease))
     else:
-        from memvp_train.launch import run_workers
+        from memvp_train.launch.workers import run_workers
 
         run_workers(train_worker, config=prepared.config, launch=launch, name=WORKERS_FOLDER, storage=out, lease=lease)
     state = _last_state(prepared, launch=launch)

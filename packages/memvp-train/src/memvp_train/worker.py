@@ -19,7 +19,7 @@ from memvp_train.checkpoints.state import CheckpointError, CheckpointStore, Trai
 from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict
 from memvp_train.engines.data_parallel import DataParallelEngine
 from memvp_train.engines.local import DTYPES, Engine, LocalEngine
-from memvp_train.heartbeat import Beat, BeatingBatches
+from memvp_train.launch.heartbeat import Beat, BeatingBatches
 from memvp_train.loop import train_stage
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model

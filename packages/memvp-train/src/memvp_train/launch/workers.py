@@ -35,11 +35,11 @@ from memvp_train.checkpoints.state import (
     write_state,
 )
 from memvp_train.config import LaunchConfig
-from memvp_train.environment import environment, quiet
-from memvp_train.heartbeat import Beat, Heart, Sign, kill_process
-from memvp_train.session import LaunchError, ray_session
-from memvp_train.snapshot import copy_snapshot, mend_snapshot
-from memvp_train.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, last_line
+from memvp_train.launch.environment import environment, quiet
+from memvp_train.launch.heartbeat import Beat, Heart, Sign, kill_process
+from memvp_train.launch.ray_snapshot import copy_snapshot, mend_snapshot
+from memvp_train.launch.session import LaunchError, ray_session
+from memvp_train.launch.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, last_line
 
 
 class WorkerFunction(Protocol):

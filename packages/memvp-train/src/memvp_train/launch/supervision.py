@@ -15,7 +15,7 @@ from pathlib import Path
 
 from memvp_data.files.atomic import atomic_write
 from memvp_train.checkpoints.state import newest_step
-from memvp_train.heartbeat import Sign, StillWatch, read_signs, where
+from memvp_train.launch.heartbeat import Sign, StillWatch, read_signs, where
 
 SIGNS_FOLDER = "signs-of-life"
 _LONGEST_POLL = 10.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from memvp_train.actor_pool import ActorDied, ActorPool
+from memvp_train.launch.actor_pool import ActorDied, ActorPool
 
 
 class DrawnActors:

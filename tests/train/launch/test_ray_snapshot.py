@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from memvp_train.checkpoints.state import TrainingState, newest_first, write_state
-from memvp_train.snapshot import SNAPSHOT, copy_snapshot, mend_snapshot
+from memvp_train.launch.ray_snapshot import SNAPSHOT, copy_snapshot, mend_snapshot
 
 VERSION = "2.60.0"
 

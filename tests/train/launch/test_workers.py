@@ -20,12 +20,12 @@ from memvp_data.samples import SampleError, from_id
 from memvp_train.answering import AnswerSettings
 from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
-from memvp_train.maps import map_actors, map_shards
+from memvp_train.launch.maps import map_actors, map_shards
+from memvp_train.launch.session import LaunchError, check_launch, ray_session
 from memvp_train.metrics import read_metrics
 from memvp_train.models.language import build_language_model
 from memvp_train.predict import ShardAnswerer, answer
 from memvp_train.prediction_job import PredictionJob
-from memvp_train.session import LaunchError, check_launch, ray_session
 from memvp_train.stage import prepare_stage, run_stage
 
 NUM_STEPS = 100
@@ -71,7 +71,7 @@ def test_port_that_is_taken_is_named_before_anything_starts() -> None:
 
 def test_ray_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "from memvp_train.launch import *\n"
+        "from memvp_train.launch.workers import *\n"
         "try:\n"
         "    with ray_session(LaunchConfig()): pass\n"
         "except LaunchError as error: print(error)\n"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from memvp_train.checkpoints.state import TrainingState, write_state
-from memvp_train.heartbeat import Heart, Sign
-from memvp_train.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs
+from memvp_train.launch.heartbeat import Heart, Sign
+from memvp_train.launch.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs
 
 pytestmark = pytest.mark.faults
 

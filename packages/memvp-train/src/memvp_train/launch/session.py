@@ -11,7 +11,7 @@ import ray.train
 from ray.exceptions import RayError
 
 from memvp_train.config import ConfigError, LaunchConfig
-from memvp_train.environment import environment, local_ray, quiet
+from memvp_train.launch.environment import environment, local_ray, quiet
 
 
 class LaunchError(ValueError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from memvp_train.heartbeat import BeatingBatches, Heart, Sign, StillWatch, kill_process, read_signs, where
+from memvp_train.launch.heartbeat import BeatingBatches, Heart, Sign, StillWatch, kill_process, read_signs, where
 
 SIGN = Sign(0, 10, 1.0, "node", step=5)
 
