@@ -15,9 +15,9 @@ from unittest.mock import patch
 
 import torch
 
-from memvp_train import worker
 from memvp_train.optim.optimizer import build_optimizer, parameter_groups
-from memvp_train.step import micro_batch_loss
+from memvp_train.training import worker
+from memvp_train.training.loss import micro_batch_loss
 
 BLOCK = 10
 """Steps of the loop between two rounds of bare steps, and bare steps of a round."""
@@ -80,7 +80,7 @@ def _passed(start: tuple[float, float]) -> tuple[float, float]:
 
 
 def measured_worker(config: dict[str, Any], *, device: torch.device, checkpoints: Any, beat: Any) -> None:
-    """memvp_train.worker.train_worker with a meter in it."""
+    """memvp_train.training.worker.train_worker with a meter in it."""
     work = worker._work(config, checkpoints=checkpoints)
     meter = Meter(BareLoop(work, device=device) if work.launch.num_workers == 1 else None)
 

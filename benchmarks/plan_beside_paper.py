@@ -21,9 +21,9 @@ from memvp_train.machines import machine_named
 from memvp_train.methods.registry import Way
 from memvp_train.micro_batch import StepShape
 from memvp_train.scale import Setup, Text, setup_of, stage_cost
-from memvp_train.step import model_inputs
 from memvp_train.trace import tracing
 from memvp_train.traced_step import build_on_meta
+from memvp_train.training.loss import model_inputs
 
 PAPER = {
     "Table 3, training": "0.28 s, LLaVA-LoRA 0.49 s: 1.75",

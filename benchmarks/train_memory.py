@@ -22,7 +22,7 @@ from memvp_train.methods.registry import WAYS, Way, build_way
 from memvp_train.micro_batch import StepShape
 from memvp_train.models.language import build_language_model
 from memvp_train.scale import Text, setup_of, stage_cost
-from memvp_train.step import micro_batch_loss
+from memvp_train.training.loss import micro_batch_loss
 
 SIZES = {
     "LLaMA-like": {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 6, "num_attention_heads": 8},

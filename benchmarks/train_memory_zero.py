@@ -25,7 +25,7 @@ from memvp_train.machines import machine_named
 from memvp_train.methods.registry import build_way
 from memvp_train.models.language import build_language_model
 from memvp_train.scale import Setup, Text, stage_cost
-from memvp_train.step import micro_batch_loss
+from memvp_train.training.loss import micro_batch_loss
 
 _BUCKET = 5 * 10**8
 

@@ -30,10 +30,10 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 from memvp_data.features import feature_record
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
-from memvp_train import stage as stages
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, StageRun
 from memvp_train.launch.session import ray_session
-from memvp_train.metrics import Row
+from memvp_train.training import stage as stages
+from memvp_train.training.metrics_log import Row
 from pipelines.tracking import Tracker, open_tracker
 from pipelines.tracking_config import TrackingConfig
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from memvp_train.metrics import Row
+from memvp_train.training.metrics_log import Row
 
 matplotlib.use("agg")
 

@@ -15,7 +15,7 @@ from memvp_data.metrics.bootstrap import Difference, Interval
 from memvp_data.metrics.pairing import read_predictions
 from memvp_data.metrics.suite import score
 from memvp_data.samples import Sample, read_samples
-from memvp_train.metrics import read_metrics
+from memvp_train.training.metrics_log import read_metrics
 from pipelines.curves import CHARTS, draw_curves
 from pipelines.examples import some_answers
 from pipelines.fingerprint import library_versions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from memvp_train.config import StageConfig, StageRun
-from memvp_train.metrics import Row, read_metrics
+from memvp_train.training.metrics_log import Row, read_metrics
 from pipelines.paths import METRICS_NAME, samples_path
 from pipelines.steps import StepContext, StepOutcome
 
@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_SENDS = 3.0
 
 def tune(context: StepContext) -> StepOutcome:
     """Train a stage on the samples table of its name, from another stage's adapter if it needs one."""
-    from memvp_train.stage import run_stage
+    from memvp_train.training.stage import run_stage
 
     context.services.start_ray()
     name = context.about["stage"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memvp_train.metrics import read_metrics
+from memvp_train.training.metrics_log import read_metrics
 from pipelines import benchmark_report
 from pipelines.fingerprint import digest_file
 from pipelines.gate import REASON_TAG

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from memvp_train.config import LaunchConfig, from_plain, run_from_dict
-from memvp_train.metrics import follow_metrics
+from memvp_train.training.metrics_log import follow_metrics
 from tests.faults.runs import disturbed
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from memvp_train.checkpoints.state import newest_step
 from memvp_train.config import LaunchConfig, from_plain, run_from_dict
 from memvp_train.launch.heartbeat import Sign, read_signs
 from memvp_train.launch.supervision import SIGNS_FOLDER
-from memvp_train.stage import WORKERS_FOLDER
+from memvp_train.training.stage import WORKERS_FOLDER
 from tests.faults.runs import disturbed
 
 NOTICE_SECONDS = 8

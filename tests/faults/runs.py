@@ -19,9 +19,9 @@ from memvp_train.checkpoints.lease import hold_lease
 from memvp_train.checkpoints.state import CheckpointStore, TrainingState, newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings, StageRun
 from memvp_train.launch.workers import run_workers
-from memvp_train.metrics import read_metrics
-from memvp_train.stage import WORKERS_FOLDER, PreparedStage, prepare_stage
-from memvp_train.worker import train_worker
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import WORKERS_FOLDER, PreparedStage, prepare_stage
+from memvp_train.training.worker import train_worker
 
 LAUNCH = LaunchConfig(num_workers=2, max_failures=3)
 AUDIT = "audit.jsonl"
@@ -237,7 +237,7 @@ def skipped_and_doubled(out: Path, prepared: PreparedStage, tiny: Any) -> tuple[
 def expected_samples(prepared: PreparedStage, tiny: Any) -> list[list[str]]:
     """Sorted ids of every step's samples, from the loader on a single rank."""
     from memvp_data.features import FeatureStore
-    from memvp_train.encoded import EncodedTable
+    from memvp_train.training.token_cache import EncodedTable
 
     table = EncodedTable(Path(prepared.run.out) / "encoded.safetensors", key=prepared.config["encoded_key"])
     features = FeatureStore(tiny.features)

@@ -12,7 +12,7 @@ import pytest
 from memvp_train.checkpoints.quarantine import quarantined
 from memvp_train.checkpoints.state import newest_first, newest_step
 from memvp_train.launch.ray_snapshot import COPY, SNAPSHOT
-from memvp_train.stage import WORKERS_FOLDER, prepare_stage, run_stage
+from memvp_train.training.stage import WORKERS_FOLDER, prepare_stage, run_stage
 from tests.faults.runs import (
     LAUNCH,
     as_job,

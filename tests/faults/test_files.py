@@ -14,8 +14,8 @@ import torch
 from memvp_train.checkpoints.quarantine import quarantined
 from memvp_train.checkpoints.state import CheckpointError, newest_first, read_state, verify
 from memvp_train.config import LaunchConfig, LoraSettings
-from memvp_train.metrics import read_metrics
-from memvp_train.stage import RESULT_FILE, run_stage
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import RESULT_FILE, run_stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

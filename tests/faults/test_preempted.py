@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from memvp_train.stage import prepare_stage
+from memvp_train.training.stage import prepare_stage
 from tests.faults.runs import LAUNCH, as_job, assert_same_end, first_steps, skipped_and_doubled, stage_run
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]

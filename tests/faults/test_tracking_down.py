@@ -18,8 +18,8 @@ from rich.console import Console
 
 from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import LaunchConfig
-from memvp_train.metrics import Row, read_metrics
-from memvp_train.stage import StageResult, run_stage
+from memvp_train.training.metrics_log import Row, read_metrics
+from memvp_train.training.stage import StageResult, run_stage
 from pipelines import stage_steps
 from pipelines.stage_steps import _Curve
 from pipelines.tracking import Tracker, open_tracker

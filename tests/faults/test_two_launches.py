@@ -12,8 +12,8 @@ import torch
 
 from memvp_train.checkpoints.state import newest_first, read_state, verify
 from memvp_train.config import LaunchConfig
-from memvp_train.metrics import read_metrics
-from memvp_train.stage import run_stage
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import run_stage
 from tests.faults.runs import as_job
 
 pytestmark = pytest.mark.faults

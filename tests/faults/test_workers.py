@@ -17,7 +17,7 @@ from memvp_train.checkpoints.state import newest_step
 from memvp_train.launch.heartbeat import read_signs
 from memvp_train.launch.session import LaunchError
 from memvp_train.launch.supervision import SIGNS_FOLDER
-from memvp_train.stage import WORKERS_FOLDER, prepare_stage
+from memvp_train.training.stage import WORKERS_FOLDER, prepare_stage
 from tests.faults.runs import (
     LAUNCH,
     assert_same_end,

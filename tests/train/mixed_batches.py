@@ -13,7 +13,7 @@ from memvp_core import MemVPConfig, MemVPModel, VisionTower, get_memvp_model
 from memvp_data.dataloader.batch import Batch, Segment, collate
 from memvp_data.dataloader.batch_images import ImageSource, shown_images
 from memvp_data.text import Encoded
-from memvp_train.step import micro_batch_loss
+from memvp_train.training.loss import micro_batch_loss
 from tests.core.conftest import FEATURE_WIDTH, make_model
 from tests.core.tiny_models import VOCABULARY, make_tiny
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState
 from memvp_train.engines.deepspeed import import_deepspeed
-from memvp_train.worker import train_worker
+from memvp_train.training.worker import train_worker
 
 
 class RankCheckpoints:

@@ -10,7 +10,7 @@ import pytest
 from memvp_train.checkpoints import disk
 from memvp_train.checkpoints.state import CheckpointError, newest_first, newest_step
 from memvp_train.config import LaunchConfig
-from memvp_train.stage import run_stage
+from memvp_train.training.stage import run_stage
 
 pytestmark = pytest.mark.faults
 

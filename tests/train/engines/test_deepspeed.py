@@ -12,9 +12,9 @@ import torch
 
 from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, read_state
 from memvp_train.config import GroupSettings, LaunchConfig, LoraSettings, ParameterGroups, ValidationConfig
-from memvp_train.metrics import read_metrics
-from memvp_train.stage import prepare_stage
-from memvp_train.worker import train_here
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import prepare_stage
+from memvp_train.training.worker import train_here
 
 NUM_STEPS = 6
 LORA_GROUP = ParameterGroups(lora=GroupSettings(learning_rate=0.01))

@@ -19,11 +19,11 @@ from memvp_train.checkpoints.state import FolderCheckpoints, read_state
 from memvp_train.config import ConfigError, LaunchConfig, StageRun, VisionConfig
 from memvp_train.features.extract import extract_features
 from memvp_train.features.live import LiveFeatures, pixel_store
-from memvp_train.metrics import read_metrics
 from memvp_train.models.language import ModelError, build_language_model
 from memvp_train.models.vision import build_tower
-from memvp_train.stage import PreparedStage, StageResult, prepare_stage, run_stage
-from memvp_train.worker import train_here
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import PreparedStage, StageResult, prepare_stage, run_stage
+from memvp_train.training.worker import train_here
 from tests.train.conftest import COLOURS, MEMVP
 
 HERE = LaunchConfig(num_workers=0)

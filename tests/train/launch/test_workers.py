@@ -22,11 +22,11 @@ from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
 from memvp_train.launch.maps import map_actors, map_shards
 from memvp_train.launch.session import LaunchError, check_launch, ray_session
-from memvp_train.metrics import read_metrics
 from memvp_train.models.language import build_language_model
 from memvp_train.predict import ShardAnswerer, answer
 from memvp_train.prediction_job import PredictionJob
-from memvp_train.stage import prepare_stage, run_stage
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import prepare_stage, run_stage
 
 NUM_STEPS = 100
 LAUNCH = LaunchConfig(num_workers=2, max_failures=2)

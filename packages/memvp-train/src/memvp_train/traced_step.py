@@ -13,8 +13,8 @@ from memvp_train.memory_cost import Counts
 from memvp_train.methods.registry import Way, build_way
 from memvp_train.micro_batch import StepShape
 from memvp_train.models.language import build_language_model
-from memvp_train.step import micro_batch_loss
 from memvp_train.trace import Trace, tracing
+from memvp_train.training.loss import micro_batch_loss
 
 _META = torch.device("meta")
 Gradients = Literal["new", "accumulated", "sent"]

@@ -25,8 +25,8 @@ from memvp_data.text import encode_prompt, encode_sample
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model, build_tokenizer, decoder_start_token
-from memvp_train.stage import run_stage
-from memvp_train.step import micro_batch_loss
+from memvp_train.training.loss import micro_batch_loss
+from memvp_train.training.stage import run_stage
 from tests.train.conftest import COLOURS, MEMVP
 
 HERE = LaunchConfig(num_workers=0)

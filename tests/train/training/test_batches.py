@@ -10,9 +10,9 @@ import pytest
 from memvp_data.features import FeatureStore
 from memvp_data.files.storage import ShardError
 from memvp_data.shards.reader import ShardReader
-from memvp_train.batches import training_batches
 from memvp_train.config import LaunchConfig
-from memvp_train.stage import prepare_stage, run_stage
+from memvp_train.training.batches import training_batches
+from memvp_train.training.stage import prepare_stage, run_stage
 
 HERE = LaunchConfig(num_workers=0)
 

@@ -15,10 +15,8 @@ from memvp_data.dataloader.loader import check_tokens
 from memvp_data.files.hashing import folder_hash, hash_file
 from memvp_data.samples import SampleError
 from memvp_data.shards.manifest import Manifest
-from memvp_train.batches import check_source
 from memvp_train.checkpoints.disk import check_room
 from memvp_train.config import LaunchConfig, StageRun, VisionConfig
-from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.fingerprint import model_fingerprint
 from memvp_train.models.language import (
@@ -29,7 +27,9 @@ from memvp_train.models.language import (
     resolve_path,
 )
 from memvp_train.optim.schedules import base_rate_warning, warmup_steps
-from memvp_train.stage_checks import check_launch, check_model
+from memvp_train.training.batches import check_source
+from memvp_train.training.checks import check_launch, check_model
+from memvp_train.training.token_cache import EncodedCounts, EncodedError, EncodedTable, write_encoded
 
 # Settings that change when and how often things are written or how the work is cut up, not what is learnt.
 _FREE_SETTINGS = ("checkpoint_every", "log_every", "gradient_checkpointing", "compile")

@@ -12,10 +12,10 @@ import torch
 from memvp_train.checkpoints.lease import LeaseError
 from memvp_train.checkpoints.state import FolderCheckpoints, newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings
-from memvp_train.loop import TrainingError
-from memvp_train.metrics import read_metrics
-from memvp_train.stage import prepare_stage
-from memvp_train.worker import train_here
+from memvp_train.training.loop import TrainingError
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import prepare_stage
+from memvp_train.training.worker import train_here
 
 NUM_STEPS = 6
 
@@ -141,7 +141,5 @@ def test_infinite_loss_stops_before_it_is_committed(tiny: Any, tmp_path: Path) -
 
 
 def test_loop_needs_neither_ray_nor_deepspeed() -> None:
-    code = (
-        "import sys, memvp_train.worker, memvp_train.loop; print([m for m in ('ray', 'deepspeed') if m in sys.modules])"
-    )
+    code = "import sys, memvp_train.training.worker, memvp_train.training.loop; print([m for m in ('ray', 'deepspeed') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -20,8 +20,8 @@ from memvp_data.dataloader.batch import Batch
 from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, TrainingState, newest_first, read_state
 from memvp_train.config import ValidationConfig
 from memvp_train.engines.local import Engine
-from memvp_train.metrics import Row
-from memvp_train.step import IGNORED, model_inputs
+from memvp_train.training.loss import IGNORED, model_inputs
+from memvp_train.training.metrics_log import Row
 
 BEST_FOLDER = "best"
 # The best so far as numbers of a checkpoint.

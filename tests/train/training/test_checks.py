@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_train import stage_checks
 from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, StageConfig, StageRun
 from memvp_train.models.language import build_language_model
-from memvp_train.preparation import prepare_stage
-from memvp_train.stage_checks import check_packing
+from memvp_train.training import checks
+from memvp_train.training.checks import check_packing
+from memvp_train.training.prepare import prepare_stage
 from tests.core.tiny_models import make_tiny
 
 HERE = LaunchConfig(num_workers=0)
@@ -60,10 +60,10 @@ def test_refused_before_workers_start(tiny: Any, tmp_path: Path, name: str) -> N
 
 def test_4_bits_are_refused_where_they_cannot_be(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _in_4bit(tiny.run(tmp_path))
-    monkeypatch.setattr(stage_checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package bitsandbytes; pip install bitsandbytes"):
         prepare_stage(run, GPU)
-    monkeypatch.setattr(stage_checks, "find_spec", lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(checks, "find_spec", lambda name: ModuleSpec(name, None))
     with pytest.raises(ConfigError, match=r"does not go with launch\.zero_stage 3"):
         prepare_stage(run, replace(ZERO_3, use_gpu=True))
     with pytest.raises(ConfigError, match="needs weights to load"):

@@ -12,12 +12,12 @@ from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.features import FeatureStore
 from memvp_data.shards.reader import Verify
 from memvp_train.config import LaunchConfig, StageRun
-from memvp_train.encoded import EncodedTable
-from memvp_train.feature_checks import check_entries, check_features, check_shape
 from memvp_train.features.live import pixel_store
 from memvp_train.models.language import ModelError
 from memvp_train.models.vision import feature_shape
-from memvp_train.validation_batches import ValidationBatches
+from memvp_train.training.feature_checks import check_entries, check_features, check_shape
+from memvp_train.training.token_cache import EncodedTable
+from memvp_train.training.validation_batches import ValidationBatches
 
 
 def image_source(run: StageRun, *, verify: Verify = "size") -> ImageSource | None:

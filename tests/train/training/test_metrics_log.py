@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from memvp_train.metrics import MetricsLog, follow_metrics, read_metrics
+from memvp_train.training.metrics_log import MetricsLog, follow_metrics, read_metrics
 
 
 def _rows(first: int, last: int, *, attempt: int = 0) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_train.step import token_loss_sum
+from memvp_train.training.loss import token_loss_sum
 
 
 def _loop_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

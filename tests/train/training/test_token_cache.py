@@ -8,8 +8,8 @@ import pytest
 
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
 from memvp_data.text import encode_sample
-from memvp_train.encoded import EncodedCounts, EncodedError, EncodedTable, write_encoded
 from memvp_train.models.language import build_tokenizer
+from memvp_train.training.token_cache import EncodedCounts, EncodedError, EncodedTable, write_encoded
 
 
 def test_table_equals_encode_sample(tiny: Any, tmp_path: Path) -> None:

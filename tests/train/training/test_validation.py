@@ -15,17 +15,17 @@ from memvp_core import MemVPModel
 from memvp_data.dataloader.rows import ListedRows
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.text import Encoded
-from memvp_train.batches import validation_batches
 from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings, StageConfig, StageRun, ValidationConfig
 from memvp_train.engines.local import LocalEngine
-from memvp_train.metrics import read_metrics
 from memvp_train.models.language import build_language_model
-from memvp_train.preparation import prepare_stage
-from memvp_train.stage import run_stage
-from memvp_train.validation import evaluate
-from memvp_train.validation_batches import ValidationBatches
-from memvp_train.worker import train_here
+from memvp_train.training.batches import validation_batches
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.prepare import prepare_stage
+from memvp_train.training.stage import run_stage
+from memvp_train.training.validation import evaluate
+from memvp_train.training.validation_batches import ValidationBatches
+from memvp_train.training.worker import train_here
 from tests.train.conftest import COLOURS, image_names
 
 HERE = LaunchConfig(num_workers=0)

@@ -14,17 +14,17 @@ import torch
 
 from memvp_core import MemVPModel
 from memvp_data.dataloader.prefetch import PrefetchedBatches
-from memvp_train.batches import training_batches, validation_batches
 from memvp_train.checkpoints.state import CheckpointError, CheckpointStore, TrainingState, load_newest
 from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict
 from memvp_train.engines.data_parallel import DataParallelEngine
 from memvp_train.engines.local import DTYPES, Engine, LocalEngine
 from memvp_train.launch.heartbeat import Beat, BeatingBatches
-from memvp_train.loop import train_stage
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
 from memvp_train.optim.schedules import Schedule
-from memvp_train.validation import Validation
+from memvp_train.training.batches import training_batches, validation_batches
+from memvp_train.training.loop import train_stage
+from memvp_train.training.validation import Validation
 
 
 def _no_beat(step: int, samples: Sequence[str]) -> None:

@@ -10,12 +10,12 @@ import torch
 from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.text import Encoded
-from memvp_train.batches import training_batches
 from memvp_train.config import LaunchConfig
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
-from memvp_train.preparation import prepare_stage
-from memvp_train.step import micro_batch_loss
+from memvp_train.training.batches import training_batches
+from memvp_train.training.loss import micro_batch_loss
+from memvp_train.training.prepare import prepare_stage
 from tests.core.conftest import make_model
 from tests.core.tiny_models import ARCHITECTURES, ENCODER_DECODERS, make_tiny
 from tests.data.dataloader.test_packed_batches import MadeUpFeatures, sample

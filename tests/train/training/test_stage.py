@@ -23,9 +23,9 @@ from memvp_train.config import (
     LoraSettings,
     ParameterGroups,
 )
-from memvp_train.metrics import read_metrics
 from memvp_train.models.language import ModelError, build_language_model
-from memvp_train.stage import RESULT_FILE, StageResult, run_stage
+from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.stage import RESULT_FILE, StageResult, run_stage
 
 HERE = LaunchConfig(num_workers=0)
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from memvp_data.features import feature_record
 from memvp_data.shards import write_shards
-from memvp_train import loop
 from memvp_train.checkpoints.state import FolderCheckpoints
 from memvp_train.config import LaunchConfig, StageRun
-from memvp_train.failures import named, suspects
-from memvp_train.loop import BatchError, TrainingError
-from memvp_train.preparation import prepare_stage
-from memvp_train.worker import train_here
+from memvp_train.training import loop
+from memvp_train.training.failures import named, suspects
+from memvp_train.training.loop import BatchError, TrainingError
+from memvp_train.training.prepare import prepare_stage
+from memvp_train.training.worker import train_here
 from tests.train.conftest import NUM_ROWS, WIDTH, image_names
 
 NUM_RANKS = 3

@@ -19,13 +19,13 @@ from memvp_train.checkpoints.quarantine import put_damaged_aside, quarantined
 from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig, StageRun
 from memvp_train.launch.ray_snapshot import clear_cut_off
-from memvp_train.loop import TrainingError
-from memvp_train.metrics import Row, follow_metrics, read_metrics
-from memvp_train.preparation import PreparedStage as PreparedStage
-from memvp_train.preparation import absolute, blank_model, stage_settings
-from memvp_train.preparation import prepare_stage as prepare_stage
-from memvp_train.validation import best_state, has_stopped
-from memvp_train.worker import train_here, train_worker
+from memvp_train.training.loop import TrainingError
+from memvp_train.training.metrics_log import Row, follow_metrics, read_metrics
+from memvp_train.training.prepare import PreparedStage as PreparedStage
+from memvp_train.training.prepare import absolute, blank_model, stage_settings
+from memvp_train.training.prepare import prepare_stage as prepare_stage
+from memvp_train.training.validation import best_state, has_stopped
+from memvp_train.training.worker import train_here, train_worker
 
 RESULT_FILE = "result.json"
 LOCAL_FOLDER, WORKERS_FOLDER = "checkpoints", "train"

@@ -18,12 +18,12 @@ from memvp_data.dataloader.loader import Batch
 from memvp_train.checkpoints.state import CheckpointStore, TrainingState
 from memvp_train.config import StageConfig
 from memvp_train.engines.local import Engine
-from memvp_train.failures import SampleIds, named, suspects
-from memvp_train.metrics import MetricsLog, Row
 from memvp_train.optim.optimizer import set_learning_rates
 from memvp_train.optim.schedules import Schedule
-from memvp_train.step import micro_batch_loss
-from memvp_train.validation import Validation
+from memvp_train.training.failures import SampleIds, named, suspects
+from memvp_train.training.loss import micro_batch_loss
+from memvp_train.training.metrics_log import MetricsLog, Row
+from memvp_train.training.validation import Validation
 
 
 class TrainingError(ValueError):

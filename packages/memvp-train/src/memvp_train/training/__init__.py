@@ -1,0 +1,1 @@
+"""One stage of tuning: prepared, trained step by step, validated, published as an adapter."""
