@@ -28,11 +28,11 @@ from memvp_data.features import FeatureStore, feature_record
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
 from memvp_data.shards import write_shards
 from memvp_data.text import encode_prompt
-from memvp_train.answering import AnswerSettings, padded
 from memvp_train.config import LanguageModelConfig
+from memvp_train.inference.generate import AnswerSettings, padded
+from memvp_train.inference.predict import ShardAnswerer, answer, map_in_process
+from memvp_train.inference.prediction_job import PredictionJob
 from memvp_train.models.language import build_language_model
-from memvp_train.predict import ShardAnswerer, answer, map_in_process
-from memvp_train.prediction_job import PredictionJob
 
 NUM_ROWS, WIDTH, QUESTIONS_PER_IMAGE = 64, 256, 4
 NEW_TOKENS = 8

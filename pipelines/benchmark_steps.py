@@ -10,10 +10,10 @@ from memvp_data.datasets.table import metric_of
 from memvp_data.metrics.pairing import read_predictions
 from memvp_data.metrics.suite import score
 from memvp_data.samples import read_samples
-from memvp_train.answering import AnswerSettings
-from memvp_train.predict import answer_all
-from memvp_train.prediction_job import PredictionJob
-from memvp_train.shown_images import ImageMode
+from memvp_train.inference.generate import AnswerSettings
+from memvp_train.inference.image_memory import ImageMode
+from memvp_train.inference.predict import answer_all
+from memvp_train.inference.prediction_job import PredictionJob
 from pipelines.benchmark_config import AnswerConfig
 from pipelines.paths import predictions_path, samples_path
 from pipelines.sources import test_table

@@ -15,9 +15,9 @@ import torch
 from memvp_data.features import FeatureStore
 from memvp_data.metrics.accuracy import score_predictions
 from memvp_data.samples import Sample, read_samples
-from memvp_train.answering import AnswerSettings
-from memvp_train.predict import answer_all
-from memvp_train.prediction_job import PredictionJob
+from memvp_train.inference.generate import AnswerSettings
+from memvp_train.inference.predict import answer_all
+from memvp_train.inference.prediction_job import PredictionJob
 from pipelines.chosen_questions import choose
 from pipelines.config import JobConfig
 from pipelines.figures import draw_retrieval_page

@@ -52,7 +52,7 @@ class Services:
     def map_actors(self) -> tuple[Callable[..., Any], int]:
         """The function that spreads work over actors, each with its model, and how many: one each worker."""
         if self.launch.num_workers == 0:
-            from memvp_train.predict import map_in_process
+            from memvp_train.inference.predict import map_in_process
 
             return map_in_process, 1
         from memvp_train.launch.maps import map_actors

@@ -28,7 +28,7 @@ _ON_RAY = (
 _LONG = (
     "tests/train/engines/test_deepspeed.py",
     "tests/train/engines/test_zero3.py",
-    "tests/train/test_predict.py",
+    "tests/train/inference/test_predict.py",
     "tests/pipelines/test_recipes.py",
     "tests/pipelines/test_benchmark_jobs.py",
     "tests/data/shards/test_killed_writer.py",

@@ -22,9 +22,9 @@ from memvp_core import MemVPModel
 from memvp_data.datasets.frames import load_frames
 from memvp_data.images import load_image, preprocess
 from memvp_data.samples import Sample, Turn
-from memvp_train.answering import AnswerSettings, answer_samples
 from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain
 from memvp_train.features.extract import image_features
+from memvp_train.inference.generate import AnswerSettings, answer_samples
 from memvp_train.models.language import build_language_model, build_tokenizer
 from memvp_train.models.vision import build_tower, build_vision_tower
 

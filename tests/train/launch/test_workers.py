@@ -17,14 +17,14 @@ import torch
 
 from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.samples import SampleError, from_id
-from memvp_train.answering import AnswerSettings
 from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
+from memvp_train.inference.generate import AnswerSettings
+from memvp_train.inference.predict import ShardAnswerer, answer
+from memvp_train.inference.prediction_job import PredictionJob
 from memvp_train.launch.maps import map_actors, map_shards
 from memvp_train.launch.session import LaunchError, check_launch, ray_session
 from memvp_train.models.language import build_language_model
-from memvp_train.predict import ShardAnswerer, answer
-from memvp_train.prediction_job import PredictionJob
 from memvp_train.training.metrics_log import read_metrics
 from memvp_train.training.stage import prepare_stage, run_stage
 

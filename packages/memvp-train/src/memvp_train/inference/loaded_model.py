@@ -10,10 +10,10 @@ from memvp_core import MemVPModel
 from memvp_data.features import FeatureStore
 from memvp_data.samples import read_image_ids
 from memvp_train.features.live import LiveFeatures, pixel_store
+from memvp_train.inference.image_memory import ImageSource, Shown, other_images
+from memvp_train.inference.prediction_job import PredictionJob
 from memvp_train.models.language import build_language_model, build_tokenizer
 from memvp_train.models.vision import build_vision_tower
-from memvp_train.prediction_job import PredictionJob
-from memvp_train.shown_images import ImageSource, Shown, other_images
 
 Thing = TypeVar("Thing")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from memvp_core import MemVPModel
 from memvp_data.samples import Sample
 from memvp_data.text import encode_prompt
-from memvp_train.shown_images import ImageMemory, ImageSource, PredictError, Shown
+from memvp_train.inference.image_memory import ImageMemory, ImageSource, PredictError, Shown
 
 
 @dataclass(frozen=True)

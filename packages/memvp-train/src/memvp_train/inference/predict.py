@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.samples import Sample, read_image_ids, read_samples
-from memvp_train.answer_files import digest, is_whole, join_answers, write_answers
-from memvp_train.answering import answer_samples
-from memvp_train.answering_model import LoadedJobs, stored_images
-from memvp_train.prediction_job import PredictionJob, job_from_dict
-from memvp_train.shown_images import PredictError, Shown, check_images
+from memvp_train.inference.answer_files import digest, is_whole, join_answers, write_answers
+from memvp_train.inference.generate import answer_samples
+from memvp_train.inference.image_memory import PredictError, Shown, check_images
+from memvp_train.inference.loaded_model import LoadedJobs, stored_images
+from memvp_train.inference.prediction_job import PredictionJob, job_from_dict
 
 MapActors = Callable[..., list[Any]]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from memvp_data.files.hashing import folder_hash, hash_file
 from memvp_data.shards.manifest import Manifest
-from memvp_train.answer_files import digest
-from memvp_train.answering import AnswerSettings
 from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain
+from memvp_train.inference.answer_files import digest
+from memvp_train.inference.generate import AnswerSettings
+from memvp_train.inference.image_memory import ImageMode, PredictError
 from memvp_train.models.fingerprint import model_fingerprint
 from memvp_train.models.language import resolve_path
-from memvp_train.shown_images import ImageMode, PredictError
 
 # Raised when the same job would write other rows than before.
 _FORMAT = 1

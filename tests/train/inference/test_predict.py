@@ -16,11 +16,11 @@ from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.features import feature_record
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
 from memvp_data.shards import write_shards
-from memvp_train.answering import AnswerSettings
+from memvp_train.inference.generate import AnswerSettings
+from memvp_train.inference.image_memory import PredictError
+from memvp_train.inference.predict import ShardAnswerer, answer, answer_all, cut, map_in_process
+from memvp_train.inference.prediction_job import PredictionJob, job_from_dict
 from memvp_train.models.language import build_language_model
-from memvp_train.predict import ShardAnswerer, answer, answer_all, cut, map_in_process
-from memvp_train.prediction_job import PredictionJob, job_from_dict
-from memvp_train.shown_images import PredictError
 
 SETTINGS = AnswerSettings(template="toyworld", max_new_tokens=3)
 

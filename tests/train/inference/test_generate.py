@@ -11,10 +11,10 @@ from memvp_core import MemVPConfig, MemVPModel, VisualMemory, get_memvp_model
 from memvp_data.features import FeatureStore
 from memvp_data.samples import Sample, Turn, read_samples
 from memvp_data.text import encode_prompt
-from memvp_train.answering import AnswerSettings, answer_samples, padded
 from memvp_train.config import LanguageModelConfig
+from memvp_train.inference.generate import AnswerSettings, answer_samples, padded
+from memvp_train.inference.image_memory import ImageMemory, PredictError, Shown, check_images, other_images
 from memvp_train.models.language import build_language_model, build_tokenizer
-from memvp_train.shown_images import ImageMemory, PredictError, Shown, check_images, other_images
 
 SETTINGS = AnswerSettings(template="toyworld", max_new_tokens=3)
 

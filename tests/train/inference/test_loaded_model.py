@@ -15,15 +15,15 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
-from memvp_train.answering import AnswerSettings
-from memvp_train.answering_model import LoadedJobs
 from memvp_train.config import VisionConfig
 from memvp_train.features.extract import extract_features
 from memvp_train.features.live import pixel_store
+from memvp_train.inference.generate import AnswerSettings
+from memvp_train.inference.loaded_model import LoadedJobs
+from memvp_train.inference.predict import answer
+from memvp_train.inference.prediction_job import PredictionJob
 from memvp_train.models.language import build_language_model
 from memvp_train.models.vision import build_vision_tower
-from memvp_train.predict import answer
-from memvp_train.prediction_job import PredictionJob
 
 NUM_IMAGES = 5
 
