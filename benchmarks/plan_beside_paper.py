@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, VisionConfig
-from memvp_train.machines import machine_named
+from memvp_train.cost_model.hardware import machine_named
+from memvp_train.cost_model.micro_batch import StepShape
+from memvp_train.cost_model.stage import Setup, Text, setup_of, stage_cost
+from memvp_train.cost_model.trace import tracing
+from memvp_train.cost_model.traced_step import build_on_meta
 from memvp_train.methods.registry import Way
-from memvp_train.micro_batch import StepShape
-from memvp_train.scale import Setup, Text, setup_of, stage_cost
-from memvp_train.trace import tracing
-from memvp_train.traced_step import build_on_meta
 from memvp_train.training.loss import model_inputs
 
 PAPER = {

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, VisionConfig
+from memvp_train.cost_model.hardware import machine_named
+from memvp_train.cost_model.micro_batch import StepShape
+from memvp_train.cost_model.stage import Text, setup_of, stage_cost
 from memvp_train.engines.local import DTYPES, LocalEngine
-from memvp_train.machines import machine_named
 from memvp_train.methods.registry import WAYS, Way, build_way
-from memvp_train.micro_batch import StepShape
 from memvp_train.models.language import build_language_model
-from memvp_train.scale import Text, setup_of, stage_cost
 from memvp_train.training.loss import micro_batch_loss
 
 SIZES = {

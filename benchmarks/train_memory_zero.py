@@ -19,12 +19,12 @@ from rich.table import Table
 from train_memory import SHAPE, SIZES, SMOKE_SIZES, Case, write_config
 
 from memvp_train.config import LanguageModelConfig, LaunchConfig
+from memvp_train.cost_model.hardware import machine_named
+from memvp_train.cost_model.stage import Setup, Text, stage_cost
 from memvp_train.engines.deepspeed import DeepSpeedEngine
 from memvp_train.engines.local import DTYPES
-from memvp_train.machines import machine_named
 from memvp_train.methods.registry import build_way
 from memvp_train.models.language import build_language_model
-from memvp_train.scale import Setup, Text, stage_cost
 from memvp_train.training.loss import micro_batch_loss
 
 _BUCKET = 5 * 10**8

@@ -17,7 +17,7 @@ from pipelines.sizes import num_images_of, texts_of
 from pipelines.steps import FinishedStep, Step, find_finished, step_folder, step_key
 
 if TYPE_CHECKING:
-    from memvp_train.scale import StepCost
+    from memvp_train.cost_model.stage import StepCost
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _costs(config: Any, *, machine: str) -> dict[str, StepCost]:
     """By step; none for a job that trains nothing."""
     if not config.stages:
         return {}
-    from memvp_train.scale import cost_of
+    from memvp_train.cost_model.stage import cost_of
 
     return cost_of(
         config.stages,

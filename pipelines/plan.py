@@ -55,7 +55,7 @@ def _lengths(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from memvp_train.machines import CPU, MACHINES
+    from memvp_train.cost_model.hardware import CPU, MACHINES
 
     made = argparse.ArgumentParser(
         prog="plan.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from memvp_train.scale import StageCost, Text
+from memvp_train.cost_model.stage import StageCost, Text
 from pipelines.planning import Plan
 
 _MIB, _GIB = 2**20, 2**30

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from memvp_train.config import check_batch_split
-from memvp_train.extraction_cost import ExtractionCost, extraction_cost
-from memvp_train.machines import CPU, Machine, machine_named
+from memvp_train.cost_model.extraction import ExtractionCost, extraction_cost
+from memvp_train.cost_model.hardware import CPU, Machine, machine_named
+from memvp_train.cost_model.stage import StageCost, Text, setup_of, stage_cost
 from memvp_train.methods.registry import WAYS
-from memvp_train.scale import StageCost, Text, setup_of, stage_cost
 from pipelines.recipe_errors import ConfigError
 from pipelines.settings import read_settings, tuning_kind
 from pipelines.sizes import num_images_of, texts_of

@@ -11,7 +11,7 @@ from typing import Any
 
 from memvp_data.datasets.table import DATASETS
 from memvp_train.config import StageConfig
-from memvp_train.scale import Text
+from memvp_train.cost_model.stage import Text
 
 LENGTHS: dict[str, tuple[int, int]] = {
     # Inferred from the FLOPs that the paper's Table 1 prints: no other length gives all of them.

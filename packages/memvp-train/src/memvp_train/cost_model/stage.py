@@ -13,13 +13,13 @@ import torch
 
 from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig
-from memvp_train.extraction_cost import extraction_cost
-from memvp_train.machines import Machine, machine_named
-from memvp_train.memory_cost import Counts, Memory, memory_of, zero_stage
+from memvp_train.cost_model.extraction import extraction_cost
+from memvp_train.cost_model.hardware import Machine, machine_named
+from memvp_train.cost_model.memory import Counts, Memory, memory_of, zero_stage
+from memvp_train.cost_model.micro_batch import StepShape
+from memvp_train.cost_model.traced_step import Gradients, TracedStep, build_on_meta, trace_step
 from memvp_train.methods.registry import Way
-from memvp_train.micro_batch import StepShape
 from memvp_train.models.vision import feature_shape
-from memvp_train.traced_step import Gradients, TracedStep, build_on_meta, trace_step
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NUM_CHECKPOINTS = 2

@@ -14,15 +14,15 @@ from memvp_core.flops import model_flops
 from memvp_data.features import feature_record
 from memvp_data.shards import write_shards
 from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig
-from memvp_train.extraction_cost import stored_bytes
-from memvp_train.machines import MACHINES, machine_named
-from memvp_train.memory_cost import Counts, memory_of
-from memvp_train.micro_batch import StepShape
-from memvp_train.scale import Setup, Text, cost_of, sent_bytes, stage_cost
-from memvp_train.trace import tracing
-from memvp_train.traced_step import build_on_meta, trace_step
+from memvp_train.cost_model.extraction import stored_bytes
+from memvp_train.cost_model.hardware import MACHINES, machine_named
+from memvp_train.cost_model.memory import Counts, memory_of
+from memvp_train.cost_model.micro_batch import StepShape
+from memvp_train.cost_model.stage import Setup, Text, cost_of, sent_bytes, stage_cost
+from memvp_train.cost_model.trace import tracing
+from memvp_train.cost_model.traced_step import build_on_meta, trace_step
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from train_memory import SIZES, Case, held_bytes, planned_bytes, write_config  # pyright: ignore[reportMissingImports]
 
 MEMVP = {"vision_hidden_size": 32, "num_slots": 24, "projector_hidden_sizes": (16,)}

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from memvp_train.config import LanguageModelConfig, LoraSettings, VisionConfig
-from memvp_train.machines import Machine
-from memvp_train.memory_cost import Counts
+from memvp_train.cost_model.hardware import Machine
+from memvp_train.cost_model.memory import Counts
+from memvp_train.cost_model.micro_batch import StepShape
+from memvp_train.cost_model.trace import Trace, tracing
 from memvp_train.methods.registry import Way, build_way
-from memvp_train.micro_batch import StepShape
 from memvp_train.models.language import build_language_model
-from memvp_train.trace import Trace, tracing
 from memvp_train.training.loss import micro_batch_loss
 
 _META = torch.device("meta")

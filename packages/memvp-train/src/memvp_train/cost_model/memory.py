@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from memvp_train.config import LaunchConfig
-from memvp_train.machines import Machine
+from memvp_train.cost_model.hardware import Machine
 
 # DeepSpeed's defaults, in numbers: what ZeRO-3 keeps gathered at most, and the buffer in which gradients are sent.
 _LIVE_PARAMETERS = 10**9

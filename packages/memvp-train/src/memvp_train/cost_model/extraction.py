@@ -8,10 +8,10 @@ from memvp_data.features import feature_record
 from memvp_data.images.preprocessing import PREPROCESSING
 from memvp_data.shards.tar import end_of
 from memvp_train.config import VisionConfig
+from memvp_train.cost_model.hardware import Machine
+from memvp_train.cost_model.trace import tracing
 from memvp_train.features.extract import image_features
-from memvp_train.machines import Machine
 from memvp_train.models.vision import build_tower, feature_shape
-from memvp_train.trace import tracing
 
 _HEADER = 512
 
