@@ -34,8 +34,8 @@ from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, 
 from memvp_train.launch.session import ray_session
 from memvp_train.training import stage as stages
 from memvp_train.training.metrics_log import Row
+from pipelines.config.tracking import TrackingConfig
 from pipelines.tracking import Tracker, open_tracker
-from pipelines.tracking_config import TrackingConfig
 
 WORDS = "what colour is the thing left of the red square and above every large green circle ?".split()
 NUM_ROWS, WIDTH = 64, 256

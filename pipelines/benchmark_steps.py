@@ -14,7 +14,7 @@ from memvp_train.inference.generate import AnswerSettings
 from memvp_train.inference.image_memory import ImageMode
 from memvp_train.inference.predict import answer_all
 from memvp_train.inference.prediction_job import PredictionJob
-from pipelines.benchmark_config import AnswerConfig
+from pipelines.config.benchmarks import AnswerConfig
 from pipelines.paths import predictions_path, samples_path
 from pipelines.sources import test_table
 from pipelines.step_settings import template_of

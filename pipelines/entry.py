@@ -17,8 +17,8 @@ def run_entry(kind: Kind, arguments: list[str]) -> int:
 def exit_code(run: Callable[[], None]) -> int:
     """0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
     from memvp_train.config import ConfigError as PartConfigError
+    from pipelines.config.errors import ConfigError
     from pipelines.errors import user_sentence
-    from pipelines.recipe_errors import ConfigError
 
     try:
         run()

@@ -19,7 +19,7 @@ from memvp_train.inference.generate import AnswerSettings
 from memvp_train.inference.predict import answer_all
 from memvp_train.inference.prediction_job import PredictionJob
 from pipelines.chosen_questions import choose
-from pipelines.config import JobConfig
+from pipelines.config.instruct import JobConfig
 from pipelines.figures import draw_retrieval_page
 from pipelines.paths import predictions_path, samples_path
 from pipelines.retrieval_page import make_panels

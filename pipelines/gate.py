@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipelines.tracking_config import GateConfig
+from pipelines.config.tracking import GateConfig
 
 # Tags of a model version, by which a later job compares itself with the champion.
 SCORE_TAG, QUESTIONS_TAG, REASON_TAG = "memvp.score", "memvp.questions", "memvp.gate"

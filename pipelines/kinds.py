@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.benchmark_config import ComparisonConfig, FinetuneConfig
-from pipelines.config import JobConfig
+from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
+from pipelines.config.instruct import JobConfig
 from pipelines.step_table import comparison_steps, finetune_steps, instruct_steps
 from pipelines.steps import Step
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jsonargparse import ArgumentParser
 
-from pipelines.recipe_errors import ConfigError
+from pipelines.config.errors import ConfigError
 from pipelines.steps import Step
 
 NAMES = ("dry_run", "until", "from", "only")

@@ -45,7 +45,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _lengths(text: str) -> tuple[str, tuple[int, ...]]:
-    from pipelines.recipe_errors import ConfigError
+    from pipelines.config.errors import ConfigError
 
     stage, _, numbers = text.partition("=")
     parts = numbers.split(",")

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from memvp_train.config import LoraSettings
-from pipelines.config import JobConfig
-from pipelines.recipe_errors import ConfigError
+from pipelines.config.errors import ConfigError
+from pipelines.config.instruct import JobConfig
 from pipelines.sources import Source, source_of, test_files
 from pipelines.step_settings import trains_tower
 from pipelines.steps import Step

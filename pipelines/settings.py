@@ -13,10 +13,10 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
+from pipelines.config.errors import ConfigError
+from pipelines.config.setting_names import SettingNames, dataclass_of, describe_type
 from pipelines.kinds import FINETUNE, INSTRUCT, Kind
 from pipelines.options import NAMES, Options, add_options, read_options
-from pipelines.recipe_errors import ConfigError
-from pipelines.setting_names import SettingNames, dataclass_of, describe_type
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.benchmark_config import VIDEO, ComparisonConfig, FinetuneConfig
-from pipelines.config import DataConfig, JobConfig, QuestionFile
-from pipelines.plain import as_settings
+from pipelines.config.benchmarks import VIDEO, ComparisonConfig, FinetuneConfig
+from pipelines.config.instruct import DataConfig, JobConfig, QuestionFile
+from pipelines.config.plain import as_settings
 
 TEST_SLICES = ("image", "unseen", "text_only", "described")
 Config = JobConfig | FinetuneConfig | ComparisonConfig

@@ -10,10 +10,10 @@ from typing import Any
 
 from memvp_data.files.hashing import folder_hash
 from memvp_train.config import StageConfig
-from pipelines.benchmark_config import AnswerConfig, ComparisonConfig, FinetuneConfig
-from pipelines.config import JobConfig
+from pipelines.config.benchmarks import AnswerConfig, ComparisonConfig, FinetuneConfig
+from pipelines.config.instruct import JobConfig
+from pipelines.config.plain import as_settings
 from pipelines.fingerprint import folder_digest, input_digest, model_digest
-from pipelines.plain import as_settings
 from pipelines.sources import Config, source_of
 
 # These change how long training takes or when it is saved, not what it learns.

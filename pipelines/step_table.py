@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from pipelines import step_settings
-from pipelines.benchmark_config import ComparisonConfig, FinetuneConfig
-from pipelines.config import JobConfig
+from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
+from pipelines.config.instruct import JobConfig
 from pipelines.sources import has_video
 from pipelines.steps import Step
 

@@ -24,9 +24,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from rich.console import Console
 
 from memvp_train.training.metrics_log import Row
+from pipelines.config.tracking import TrackingConfig
 from pipelines.redaction import blotted, blotted_settings, first_line
 from pipelines.run_ids import RunIds, run_ids, was_tracked
-from pipelines.tracking_config import TrackingConfig
 
 T = TypeVar("T")
 

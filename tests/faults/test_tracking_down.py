@@ -21,9 +21,9 @@ from memvp_train.config import LaunchConfig
 from memvp_train.training.metrics_log import Row, read_metrics
 from memvp_train.training.stage import StageResult, run_stage
 from pipelines import stage_steps
+from pipelines.config.tracking import TrackingConfig
 from pipelines.stage_steps import _Curve
 from pipelines.tracking import Tracker, open_tracker
-from pipelines.tracking_config import TrackingConfig
 
 pytestmark = pytest.mark.faults
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipelines.config import JobConfig
+from pipelines.config.instruct import JobConfig
+from pipelines.config.tracking import TrackingConfig
 from pipelines.kinds import INSTRUCT
 from pipelines.settings import read_settings
 from pipelines.tracking import Tracker, open_tracker
-from pipelines.tracking_config import TrackingConfig
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipelines.config.tracking import GateConfig
 from pipelines.gate import QUESTIONS_TAG, SCORE_TAG, Measured, decide
-from pipelines.tracking_config import GateConfig
 
 
 def measured(score: float, *, questions: str = "q") -> Measured:

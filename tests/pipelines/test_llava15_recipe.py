@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from memvp_train.config import GroupSettings
-from pipelines.config import JobConfig
+from pipelines.config.instruct import JobConfig
 
 
 def test_settings_are_the_papers(recipe: Callable[..., JobConfig]) -> None:

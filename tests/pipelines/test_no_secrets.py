@@ -10,14 +10,14 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from pipelines import job
-from pipelines.config import JobConfig
+from pipelines.config.errors import ConfigError
+from pipelines.config.instruct import JobConfig
+from pipelines.config.tracking import TrackingConfig
 from pipelines.errors import user_sentence
 from pipelines.gate import Verdict
 from pipelines.new_version import NewVersion
-from pipelines.recipe_errors import ConfigError
 from pipelines.registry import register_model
 from pipelines.tracking import TrackingError, open_tracker
-from pipelines.tracking_config import TrackingConfig
 
 CANARY = "canary5in6a7coal8mine"
 ADDRESS = f"https://ann:{CANARY}@host/x"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from pipelines.config.errors import ConfigError
 from pipelines.kinds import FINETUNE, INSTRUCT
 from pipelines.options import Options
-from pipelines.recipe_errors import ConfigError
 from pipelines.settings import read_arguments
 
 SMOKE = ["--config", "pipelines/recipes/smoke.yaml"]

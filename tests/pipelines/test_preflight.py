@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import JobConfig
+from pipelines.config.errors import ConfigError
+from pipelines.config.instruct import JobConfig
 from pipelines.kinds import INSTRUCT
 from pipelines.preflight import check_gate, check_sources, check_tracking, tracking_address
-from pipelines.recipe_errors import ConfigError
 
 Recipe = Callable[..., JobConfig]
 

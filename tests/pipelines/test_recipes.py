@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.benchmark_config import FinetuneConfig
-from pipelines.config import JobConfig
+from pipelines.config.benchmarks import FinetuneConfig
+from pipelines.config.instruct import JobConfig
 from pipelines.entry import run_entry
 from pipelines.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
 from pipelines.preflight import planned_parameters

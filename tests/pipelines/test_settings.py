@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import JobConfig
+from pipelines.config.errors import ConfigError
+from pipelines.config.instruct import JobConfig
+from pipelines.config.plain import as_settings, describe_settings, flat_settings
 from pipelines.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
-from pipelines.plain import as_settings, describe_settings, flat_settings
-from pipelines.recipe_errors import ConfigError
 from pipelines.settings import read_arguments, read_settings
 
 Recipe = Callable[..., JobConfig]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import JobConfig
+from pipelines.config.instruct import JobConfig
 from pipelines.step_table import instruct_steps
 from pipelines.steps import (
     FinishedStep,

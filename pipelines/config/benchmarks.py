@@ -12,8 +12,8 @@ from typing import Literal
 from memvp_core.config import MemVPConfig
 from memvp_data.toyworld.formats.album import FormatConfig
 from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig, check_batch_split
-from pipelines.recipe_errors import ConfigError, check_name, check_positive
-from pipelines.tracking_config import TrackingConfig
+from pipelines.config.errors import ConfigError, check_name, check_positive
+from pipelines.config.tracking import TrackingConfig
 
 VIDEO = ("tvqa", "how2qa")
 """Benchmarks that are published as features of frames: no vision tower, no images."""

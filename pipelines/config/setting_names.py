@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pipelines.recipe_errors import ConfigError
+from pipelines.config.errors import ConfigError
 
 _WORDS: dict[Any, str] = {
     int: "a whole number",
