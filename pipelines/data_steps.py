@@ -13,8 +13,8 @@ from memvp_data.answers import with_best_answer
 from memvp_data.images import image_records
 from memvp_data.samples import Sample, read_image_ids, write_samples
 from memvp_data.shards import Manifest, write_shards
+from pipelines.console.progress import StepProgress
 from pipelines.paths import samples_path
-from pipelines.progress import StepProgress
 from pipelines.sources import Part, Source, has_video, source_of
 from pipelines.steps import StepContext, StepOutcome
 

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from pipelines import benchmark_report, job_page, report
 from pipelines.config.plain import as_settings
+from pipelines.console.redaction import blotted_settings
 from pipelines.html_report import Page, write_page
-from pipelines.redaction import blotted_settings
 from pipelines.step_log import log_benchmark_report, log_report
 from pipelines.steps import FinishedStep
 from pipelines.task_figure import draw_tasks

@@ -18,7 +18,7 @@ def exit_code(run: Callable[[], None]) -> int:
     """0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
     from memvp_train.config import ConfigError as PartConfigError
     from pipelines.config.errors import ConfigError
-    from pipelines.errors import user_sentence
+    from pipelines.console.errors import user_sentence
 
     try:
         run()

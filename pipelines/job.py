@@ -13,11 +13,11 @@ from rich.console import Console
 from pipelines import endings, preflight
 from pipelines.config.errors import ConfigError
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
+from pipelines.console.progress import step_progress
+from pipelines.console.redaction import blotted_settings
 from pipelines.fingerprint import digest_json
 from pipelines.kinds import Kind
 from pipelines.options import Options
-from pipelines.progress import step_progress
-from pipelines.redaction import blotted_settings
 from pipelines.registry import is_registered
 from pipelines.run_ids import was_tracked
 from pipelines.services import Services

@@ -17,12 +17,12 @@ from memvp_data.metrics.suite import score
 from memvp_data.samples import Sample, read_samples
 from memvp_train.training.metrics_log import read_metrics
 from pipelines.config.plain import describe_settings
+from pipelines.console.redaction import blotted
 from pipelines.curves import CHARTS, draw_curves
 from pipelines.examples import some_answers
 from pipelines.fingerprint import library_versions
 from pipelines.html_report import Answer, Benchmark, Page, Picture
 from pipelines.paths import METRICS_NAME, predictions_path, samples_path
-from pipelines.redaction import blotted
 from pipelines.report import TASK_ORDER
 from pipelines.rows import ROWS
 from pipelines.sources import test_table

@@ -8,10 +8,10 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from pipelines.console.redaction import blotted, first_line
 from pipelines.gate import REASON_TAG, Verdict
 from pipelines.new_version import NewVersion
 from pipelines.quiet import quiet_mlflow
-from pipelines.redaction import blotted, first_line
 from pipelines.tracking import Tracker, TrackingError
 
 CHAMPION = "champion"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memvp_data.files.atomic import atomic_write
-from pipelines.redaction import blotted
+from pipelines.console.redaction import blotted
 from pipelines.rows import ROWS
 from pipelines.steps import FinishedStep
 from pipelines.storage import write_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.redaction import blotted
+from pipelines.console.redaction import blotted
 from pipelines.storage import read_json, write_json
 
 

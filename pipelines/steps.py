@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.console.progress import StepProgress
 from pipelines.fingerprint import code_digest, digest_file, digest_json, library_versions
-from pipelines.progress import StepProgress
 from pipelines.storage import read_json, write_json
 
 RECORD_NAME = "step.json"

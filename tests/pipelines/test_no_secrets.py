@@ -13,7 +13,7 @@ from pipelines import job
 from pipelines.config.errors import ConfigError
 from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
-from pipelines.errors import user_sentence
+from pipelines.console.errors import user_sentence
 from pipelines.gate import Verdict
 from pipelines.new_version import NewVersion
 from pipelines.registry import register_model

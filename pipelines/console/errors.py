@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 
-from pipelines.redaction import blotted
+from pipelines.console.redaction import blotted
 
 # A ValueError raised by a line of these packages was written for the user. One raised deeper, inside a library, was
 # not: then the traceback is what helps.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.redaction import blotted, blotted_settings, is_secret_name
+from pipelines.console.redaction import blotted, blotted_settings, is_secret_name
 
 
 @pytest.mark.parametrize(

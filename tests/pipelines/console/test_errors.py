@@ -6,7 +6,7 @@ import pytest
 
 from memvp_data.images import ImageError
 from memvp_data.samples import to_id
-from pipelines.errors import user_sentence
+from pipelines.console.errors import user_sentence
 
 
 def caught(function: object, *arguments: object) -> BaseException:

@@ -1,0 +1,1 @@
+"""What a person at the terminal sees: progress, one sentence for an error, and never a secret."""
