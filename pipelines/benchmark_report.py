@@ -17,10 +17,10 @@ from rich.table import Table
 from memvp_data.metrics.pairing import read_predictions
 from memvp_data.metrics.suite import score
 from memvp_data.samples import read_samples
-from pipelines.paths import samples_path
 from pipelines.report import model_line, tracking_command, write_files
 from pipelines.sources import test_table
-from pipelines.steps import FinishedStep
+from pipelines.workflow.paths import samples_path
+from pipelines.workflow.step import FinishedStep
 
 _HEADER = ("benchmark", "who answers", "score", "value", "95 % interval", "n", "unreadable", "to the first", "p")
 

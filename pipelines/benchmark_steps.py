@@ -15,11 +15,11 @@ from memvp_train.inference.image_memory import ImageMode
 from memvp_train.inference.predict import answer_all
 from memvp_train.inference.prediction_job import PredictionJob
 from pipelines.config.benchmarks import AnswerConfig
-from pipelines.paths import predictions_path, samples_path
 from pipelines.sources import test_table
 from pipelines.step_settings import template_of
-from pipelines.steps import StepContext, StepOutcome
-from pipelines.storage import write_json
+from pipelines.workflow.paths import predictions_path, samples_path
+from pipelines.workflow.run_folder import write_json
+from pipelines.workflow.step import StepContext, StepOutcome
 
 _SHOWN = {"own": "", "none": ", no image", "other": ", image of another question"}
 

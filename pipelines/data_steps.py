@@ -14,9 +14,9 @@ from memvp_data.images import image_records
 from memvp_data.samples import Sample, read_image_ids, write_samples
 from memvp_data.shards import Manifest, write_shards
 from pipelines.console.progress import StepProgress
-from pipelines.paths import samples_path
 from pipelines.sources import Part, Source, has_video, source_of
-from pipelines.steps import StepContext, StepOutcome
+from pipelines.workflow.paths import samples_path
+from pipelines.workflow.step import StepContext, StepOutcome
 
 _IMAGES_AT_ONCE = 256
 _DRAWN = "official_files"

@@ -14,7 +14,7 @@ from pipelines import preflight
 from pipelines.kinds import Kind
 from pipelines.options import Options
 from pipelines.sizes import num_images_of, texts_of
-from pipelines.steps import FinishedStep, Step, find_finished, step_folder, step_key
+from pipelines.workflow.step import FinishedStep, Step, find_finished, step_folder, step_key
 
 if TYPE_CHECKING:
     from memvp_train.cost_model.stage import StepCost

@@ -14,9 +14,9 @@ from pipelines.config.plain import as_settings
 from pipelines.console.redaction import blotted_settings
 from pipelines.html_report import Page, write_page
 from pipelines.step_log import log_benchmark_report, log_report
-from pipelines.steps import FinishedStep
 from pipelines.task_figure import draw_tasks
 from pipelines.tracking import Tracker
+from pipelines.workflow.step import FinishedStep
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def exit_code(run: Callable[[], None]) -> int:
 
 def _run(kind: Kind, arguments: list[str]) -> None:
     from pipelines.settings import read_arguments
-    from pipelines.storage import storage_folder
+    from pipelines.workflow.run_folder import storage_folder
 
     config, options = read_arguments(kind, arguments)
     storage = storage_folder(config.storage, environment=os.environ)

@@ -21,12 +21,12 @@ from memvp_train.inference.prediction_job import PredictionJob
 from pipelines.chosen_questions import choose
 from pipelines.config.instruct import JobConfig
 from pipelines.figures import draw_retrieval_page
-from pipelines.paths import predictions_path, samples_path
 from pipelines.retrieval_page import make_panels
 from pipelines.rows import ROWS, Row, row_slices
 from pipelines.sources import test_files
-from pipelines.steps import StepContext, StepOutcome
-from pipelines.storage import write_json
+from pipelines.workflow.paths import predictions_path, samples_path
+from pipelines.workflow.run_folder import write_json
+from pipelines.workflow.step import StepContext, StepOutcome
 
 
 def evaluate(context: StepContext) -> StepOutcome:

@@ -15,16 +15,16 @@ from pipelines.config.errors import ConfigError
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
 from pipelines.console.progress import step_progress
 from pipelines.console.redaction import blotted_settings
-from pipelines.fingerprint import digest_json
 from pipelines.kinds import Kind
 from pipelines.options import Options
 from pipelines.registry import is_registered
 from pipelines.run_ids import was_tracked
 from pipelines.services import Services
 from pipelines.step_log import log_step
-from pipelines.steps import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key
-from pipelines.storage import make_run_folder, run_lock
 from pipelines.tracking import Tracker, open_tracker
+from pipelines.workflow.digests import digest_json
+from pipelines.workflow.run_folder import make_run_folder, run_lock
+from pipelines.workflow.step import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key
 
 # These say where a job is kept, not what it is: with others the parent run in MLflow is still the same one.
 _NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")

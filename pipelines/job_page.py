@@ -20,13 +20,13 @@ from pipelines.config.plain import describe_settings
 from pipelines.console.redaction import blotted
 from pipelines.curves import CHARTS, draw_curves
 from pipelines.examples import some_answers
-from pipelines.fingerprint import library_versions
 from pipelines.html_report import Answer, Benchmark, Page, Picture
-from pipelines.paths import METRICS_NAME, predictions_path, samples_path
 from pipelines.report import TASK_ORDER
 from pipelines.rows import ROWS
 from pipelines.sources import test_table
-from pipelines.steps import FinishedStep
+from pipelines.workflow.digests import library_versions
+from pipelines.workflow.paths import METRICS_NAME, predictions_path, samples_path
+from pipelines.workflow.step import FinishedStep
 
 _NUM_ANSWERS = 12
 _TUNED = "stage2"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser
 
 from pipelines.config.errors import ConfigError
-from pipelines.steps import Step
+from pipelines.workflow.step import Step
 
 NAMES = ("dry_run", "until", "from", "only")
 

@@ -15,7 +15,7 @@ from pipelines.config.errors import ConfigError
 from pipelines.config.instruct import JobConfig
 from pipelines.sources import Source, source_of, test_files
 from pipelines.step_settings import trains_tower
-from pipelines.steps import Step
+from pipelines.workflow.step import Step
 
 _SECONDS_FOR_AN_ANSWER = 5.0
 _SQLITE_MAGIC = b"SQLite format 3\0"

@@ -8,11 +8,11 @@ from typing import Any
 
 from pipelines.gate import Measured, decide
 from pipelines.new_version import NewVersion
-from pipelines.paths import samples_path
 from pipelines.sources import test_table
 from pipelines.step_settings import serving_settings
-from pipelines.steps import StepContext, StepOutcome
-from pipelines.storage import write_json
+from pipelines.workflow.paths import samples_path
+from pipelines.workflow.run_folder import write_json
+from pipelines.workflow.step import StepContext, StepOutcome
 
 MODEL_FILE = Path(__file__).parent / "serving" / "model.py"
 # Named without versions: the registered model runs wherever these packages do; the tested set is constraints.txt.

@@ -13,8 +13,8 @@ from rich.table import Table
 from memvp_data.files.atomic import atomic_write
 from pipelines.console.redaction import blotted
 from pipelines.rows import ROWS
-from pipelines.steps import FinishedStep
-from pipelines.storage import write_json
+from pipelines.workflow.run_folder import write_json
+from pipelines.workflow.step import FinishedStep
 
 # Reading order of the toy world's tasks; tasks of other data follow in alphabetical order.
 TASK_ORDER = ("colour", "shape", "count", "exist", "compare", "spatial", "choice")

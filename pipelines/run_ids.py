@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.console.redaction import blotted
-from pipelines.storage import read_json, write_json
+from pipelines.workflow.run_folder import read_json, write_json
 
 
 class RunIds:

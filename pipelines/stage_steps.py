@@ -6,8 +6,8 @@ import time
 
 from memvp_train.config import StageConfig, StageRun
 from memvp_train.training.metrics_log import Row, read_metrics
-from pipelines.paths import METRICS_NAME, samples_path
-from pipelines.steps import StepContext, StepOutcome
+from pipelines.workflow.paths import METRICS_NAME, samples_path
+from pipelines.workflow.step import StepContext, StepOutcome
 
 _SECONDS_BETWEEN_SENDS = 3.0
 

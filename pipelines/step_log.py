@@ -11,15 +11,15 @@ from typing import Any
 
 from memvp_train.training.metrics_log import read_metrics
 from pipelines import benchmark_report
-from pipelines.fingerprint import digest_file
 from pipelines.gate import REASON_TAG
-from pipelines.paths import METRICS_NAME
 from pipelines.report import results_table
 from pipelines.rows import ROWS
 from pipelines.sources import test_table
-from pipelines.steps import FinishedStep
-from pipelines.storage import read_json
 from pipelines.tracking import Tracker
+from pipelines.workflow.digests import digest_file
+from pipelines.workflow.paths import METRICS_NAME
+from pipelines.workflow.run_folder import read_json
+from pipelines.workflow.step import FinishedStep
 
 _LONGEST_NOTE = 8000
 """Characters of a tag; a run's note, which its page shows as Markdown, is one."""

@@ -8,7 +8,7 @@ from pipelines import step_settings
 from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
 from pipelines.config.instruct import JobConfig
 from pipelines.sources import has_video
-from pipelines.steps import Step
+from pipelines.workflow.step import Step
 
 _DATA_LIBRARIES = ("numpy", "pillow", "pyarrow")
 _MODEL_LIBRARIES = ("torch", "transformers", "safetensors")

@@ -78,7 +78,7 @@ def _run(sweep: Sweep) -> None:
     from rich.console import Console
 
     from pipelines.settings import read_settings, tuning_kind
-    from pipelines.storage import storage_folder, write_json
+    from pipelines.workflow.run_folder import storage_folder, write_json
 
     console = Console()
     # Every run is read before the first one starts: a value that is none must not be found out after a day.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.storage import read_json
+from pipelines.workflow.run_folder import read_json
 from tests.e2e.e2e_jobs import ROOT, job_environment, run_command, wait_for
 from tests.pipelines.published_models import add_tokenizer, write_shape
 from tests.pipelines.test_recipes import RECIPES, TASKS, read

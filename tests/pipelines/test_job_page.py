@@ -14,8 +14,8 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from pipelines.html_report import render
 from pipelines.job_page import Finished, benchmarks_page, instruct_page
-from pipelines.paths import predictions_path, samples_path
-from pipelines.steps import FinishedStep, StepRecord
+from pipelines.workflow.paths import predictions_path, samples_path
+from pipelines.workflow.step import FinishedStep, StepRecord
 
 MODEL = {"name": "memvp", "version": "3", "champion": False, "reason": "registered, but not the champion: too low"}
 NUM = 8

@@ -14,7 +14,7 @@ from pipelines.entry import run_entry
 from pipelines.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
 from pipelines.preflight import planned_parameters
 from pipelines.settings import read_settings
-from pipelines.storage import read_json
+from pipelines.workflow.run_folder import read_json
 from tests.pipelines.published_models import shape_overrides
 
 RECIPES = Path("pipelines/recipes")

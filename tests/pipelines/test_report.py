@@ -11,7 +11,7 @@ from rich.console import Console
 from pipelines.figures import Panel, draw_retrieval_page
 from pipelines.report import make_report, markdown, print_report, results_table, tracking_command, write_report
 from pipelines.rows import ROWS, row_slices
-from pipelines.steps import FinishedStep, StepRecord
+from pipelines.workflow.step import FinishedStep, StepRecord
 
 MODEL = {
     "name": "memvp",

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.console.progress import StepProgress
-from pipelines.fingerprint import code_digest, digest_file, digest_json, library_versions
-from pipelines.storage import read_json, write_json
+from pipelines.workflow.digests import code_digest, digest_file, digest_json, library_versions
+from pipelines.workflow.run_folder import read_json, write_json
 
 RECORD_NAME = "step.json"
 _SCHEMA_VERSION = 1

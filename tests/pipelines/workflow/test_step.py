@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.config.instruct import JobConfig
 from pipelines.step_table import instruct_steps
-from pipelines.steps import (
+from pipelines.workflow.step import (
     FinishedStep,
     Step,
     StepContext,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memvp_train.checkpoints.lease import LeaseError
-from pipelines.storage import StorageError, make_run_folder, read_json, run_lock, storage_folder, write_json
+from pipelines.workflow.run_folder import StorageError, make_run_folder, read_json, run_lock, storage_folder, write_json
 
 JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
 
@@ -49,7 +49,7 @@ def test_second_job_is_refused_and_told_whose_run_it_is(tmp_path: Path) -> None:
 
 def test_lease_of_a_killed_job_is_free(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from pipelines.storage import run_lock\n"
+        "import os, signal, sys; from pathlib import Path; from pipelines.workflow.run_folder import run_lock\n"
         f"with run_lock(Path({str(tmp_path)!r})): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
