@@ -14,7 +14,7 @@ from memvp_data.images import image_records
 from memvp_data.samples import Sample, read_image_ids, write_samples
 from memvp_data.shards import Manifest, write_shards
 from pipelines.console.progress import StepProgress
-from pipelines.sources import Part, Source, has_video, source_of
+from pipelines.data.sources import Part, Source, has_video, source_of
 from pipelines.workflow.paths import samples_path
 from pipelines.workflow.step import StepContext, StepOutcome
 

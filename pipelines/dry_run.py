@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import preflight
+from pipelines.data.sizes import num_images_of, texts_of
 from pipelines.kinds import Kind
 from pipelines.options import Options
-from pipelines.sizes import num_images_of, texts_of
 from pipelines.workflow.step import FinishedStep, Step, find_finished, step_folder, step_key
 
 if TYPE_CHECKING:

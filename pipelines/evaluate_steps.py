@@ -20,10 +20,10 @@ from memvp_train.inference.predict import answer_all
 from memvp_train.inference.prediction_job import PredictionJob
 from pipelines.chosen_questions import choose
 from pipelines.config.instruct import JobConfig
+from pipelines.data.sources import test_files
 from pipelines.figures import draw_retrieval_page
 from pipelines.retrieval_page import make_panels
 from pipelines.rows import ROWS, Row, row_slices
-from pipelines.sources import test_files
 from pipelines.workflow.paths import predictions_path, samples_path
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--images", type=int, default=None, metavar="N", help="different images (default: as published)")
     made.add_argument(
         "--tokens", action="append", default=[], metavar="STAGE=MEAN[,LONGEST[,LEARNT]]",
-        help="text tokens of a sample, where the data are known better than pipelines/sizes.py assumes",
+        help="text tokens of a sample, where the data are known better than pipelines/data/sizes.py assumes",
     )  # fmt: skip
     made.add_argument("--json", action="store_true", help="print the numbers as JSON")
     return made

@@ -13,8 +13,8 @@ from memvp_train.cost_model.hardware import CPU, Machine, machine_named
 from memvp_train.cost_model.stage import StageCost, Text, setup_of, stage_cost
 from memvp_train.methods.registry import WAYS
 from pipelines.config.errors import ConfigError
+from pipelines.data.sizes import num_images_of, texts_of
 from pipelines.settings import read_settings, tuning_kind
-from pipelines.sizes import num_images_of, texts_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from memvp_train.config import LoraSettings
 from pipelines.config.errors import ConfigError
 from pipelines.config.instruct import JobConfig
-from pipelines.sources import Source, source_of, test_files
+from pipelines.data.sources import Source, source_of, test_files
 from pipelines.step_settings import trains_tower
 from pipelines.workflow.step import Step
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.sources import test_table
 from pipelines.gate import Measured, decide
 from pipelines.new_version import NewVersion
-from pipelines.sources import test_table
 from pipelines.step_settings import serving_settings
 from pipelines.workflow.paths import samples_path
 from pipelines.workflow.run_folder import write_json

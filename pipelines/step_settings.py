@@ -13,7 +13,7 @@ from memvp_train.config import StageConfig
 from pipelines.config.benchmarks import AnswerConfig, ComparisonConfig, FinetuneConfig
 from pipelines.config.instruct import JobConfig
 from pipelines.config.plain import as_settings
-from pipelines.sources import Config, source_of
+from pipelines.data.sources import Config, source_of
 from pipelines.workflow.digests import folder_digest, input_digest, model_digest
 
 # These change how long training takes or when it is saved, not what it learns.

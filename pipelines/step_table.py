@@ -7,7 +7,7 @@ from functools import partial
 from pipelines import step_settings
 from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
 from pipelines.config.instruct import JobConfig
-from pipelines.sources import has_video
+from pipelines.data.sources import has_video
 from pipelines.workflow.step import Step
 
 _DATA_LIBRARIES = ("numpy", "pillow", "pyarrow")
@@ -75,7 +75,7 @@ def _build(benchmark: str = "") -> Step:
         name=_named("build_shards", benchmark),
         title=f"build shards {benchmark}".strip(),
         run="pipelines.data_steps:build_shards",
-        code=("memvp_data", "pipelines.data_steps", "pipelines.sources"),
+        code=("memvp_data", "pipelines.data_steps", "pipelines.data.sources"),
         libraries=_DATA_LIBRARIES,
         settings=partial(step_settings.for_build_shards, benchmark=benchmark),
         needs={},

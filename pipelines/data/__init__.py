@@ -1,0 +1,1 @@
+"""Which official files and images a recipe names, and how large they are."""
