@@ -18,12 +18,12 @@ from memvp_data.samples import Sample, read_samples
 from memvp_train.inference.generate import AnswerSettings
 from memvp_train.inference.predict import answer_all
 from memvp_train.inference.prediction_job import PredictionJob
-from pipelines.chosen_questions import choose
 from pipelines.config.instruct import JobConfig
 from pipelines.data.sources import test_files
-from pipelines.figures import draw_retrieval_page
-from pipelines.retrieval_page import make_panels
-from pipelines.rows import ROWS, Row, row_slices
+from pipelines.evaluation.chosen_questions import choose
+from pipelines.evaluation.model_states import ROWS, Row, row_slices
+from pipelines.evaluation.retrieval_figure import draw_retrieval_page
+from pipelines.evaluation.retrieval_maps import make_panels
 from pipelines.workflow.paths import predictions_path, samples_path
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome

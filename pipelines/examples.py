@@ -11,7 +11,7 @@ from memvp_data.images import load_image
 from memvp_data.metrics.pairing import read_predictions
 from memvp_data.samples import read_samples
 from memvp_data.shards.reader import ShardReader
-from pipelines.chosen_questions import choose
+from pipelines.evaluation.chosen_questions import choose
 from pipelines.html_report import Answer
 
 _LONGEST_SIDE = 384

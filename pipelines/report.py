@@ -12,7 +12,7 @@ from rich.table import Table
 
 from memvp_data.files.atomic import atomic_write
 from pipelines.console.redaction import blotted
-from pipelines.rows import ROWS
+from pipelines.evaluation.model_states import ROWS
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import FinishedStep
 

@@ -12,9 +12,9 @@ from typing import Any
 from memvp_train.training.metrics_log import read_metrics
 from pipelines import benchmark_report
 from pipelines.data.sources import test_table
+from pipelines.evaluation.model_states import ROWS
 from pipelines.gate import REASON_TAG
 from pipelines.report import results_table
-from pipelines.rows import ROWS
 from pipelines.tracking import Tracker
 from pipelines.workflow.digests import digest_file
 from pipelines.workflow.paths import METRICS_NAME

@@ -15,7 +15,11 @@ _MODEL_LIBRARIES = ("torch", "transformers", "safetensors")
 _TRAINING_LIBRARIES = (*_MODEL_LIBRARIES, "peft", "deepspeed")
 # Whole packages, not single files: a step that is run once too often costs minutes, one too seldom a wrong result.
 _MODEL_CODE = ("memvp_core", "memvp_data", "memvp_train")
-_PICTURES = ("pipelines.retrieval_page", "pipelines.figures", "pipelines.chosen_questions")
+_PICTURES = (
+    "pipelines.evaluation.retrieval_maps",
+    "pipelines.evaluation.retrieval_figure",
+    "pipelines.evaluation.chosen_questions",
+)
 
 
 def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
@@ -29,7 +33,7 @@ def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
             name="evaluate",
             title="evaluate",
             run="pipelines.evaluate_steps:evaluate",
-            code=(*_MODEL_CODE, "pipelines.evaluate_steps", "pipelines.rows", *_PICTURES),
+            code=(*_MODEL_CODE, "pipelines.evaluate_steps", "pipelines.evaluation.model_states", *_PICTURES),
             libraries=_TRAINING_LIBRARIES,
             settings=step_settings.for_evaluate,
             needs=_same("build_shards", "extract_features", "stage1", "stage2"),

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from pipelines.figures import Panel, draw_retrieval_page
+from pipelines.evaluation.model_states import ROWS, row_slices
+from pipelines.evaluation.retrieval_figure import Panel, draw_retrieval_page
 from pipelines.report import make_report, markdown, print_report, results_table, tracking_command, write_report
-from pipelines.rows import ROWS, row_slices
 from pipelines.workflow.step import FinishedStep, StepRecord
 
 MODEL = {

@@ -17,7 +17,7 @@ from memvp_data.images import PREPROCESSING, load_image, preprocess
 from memvp_data.samples import Sample
 from memvp_data.shards.reader import ShardReader
 from memvp_data.text import encode_prompt
-from pipelines.figures import Panel
+from pipelines.evaluation.retrieval_figure import Panel
 
 _SHOWN_ROWS = {"base": "base", "stage1": "stage 1", "stage2": "stage 2"}
 

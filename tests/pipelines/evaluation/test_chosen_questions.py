@@ -1,7 +1,7 @@
 """Which questions get onto the picture page."""
 
 from memvp_data.samples import Sample, Turn
-from pipelines.chosen_questions import choose
+from pipelines.evaluation.chosen_questions import choose
 
 
 def question(number: int, *, task: str, image: str) -> Sample:

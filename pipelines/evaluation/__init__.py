@@ -1,0 +1,1 @@
+"""Which model states answer which questions, and where their answers looked."""
