@@ -35,7 +35,7 @@ from memvp_train.launch.session import ray_session
 from memvp_train.training import stage as stages
 from memvp_train.training.metrics_log import Row
 from pipelines.config.tracking import TrackingConfig
-from pipelines.tracking import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker, open_tracker
 
 WORDS = "what colour is the thing left of the red square and above every large green circle ?".split()
 NUM_ROWS, WIDTH = 64, 256

@@ -15,7 +15,7 @@ from pipelines.console.redaction import blotted_settings
 from pipelines.html_report import Page, write_page
 from pipelines.step_log import log_benchmark_report, log_report
 from pipelines.task_figure import draw_tasks
-from pipelines.tracking import Tracker
+from pipelines.tracking.mlflow import Tracker
 from pipelines.workflow.step import FinishedStep
 
 

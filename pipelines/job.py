@@ -17,11 +17,11 @@ from pipelines.console.progress import step_progress
 from pipelines.console.redaction import blotted_settings
 from pipelines.kinds import Kind
 from pipelines.options import Options
-from pipelines.registry import is_registered
-from pipelines.run_ids import was_tracked
 from pipelines.services import Services
 from pipelines.step_log import log_step
-from pipelines.tracking import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker, open_tracker
+from pipelines.tracking.registry import is_registered
+from pipelines.tracking.run_ids import was_tracked
 from pipelines.workflow.digests import digest_json
 from pipelines.workflow.run_folder import make_run_folder, run_lock
 from pipelines.workflow.step import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key

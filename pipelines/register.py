@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import test_table
-from pipelines.gate import Measured, decide
-from pipelines.new_version import NewVersion
 from pipelines.step_settings import serving_settings
+from pipelines.tracking.gate import Measured, decide
+from pipelines.tracking.model_version import NewVersion
 from pipelines.workflow.paths import samples_path
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome
@@ -21,7 +21,7 @@ _REQUIREMENTS = ("memvp-core", "memvp-data", "memvp-train", "mlflow", "torch", "
 
 def register(context: StepContext) -> StepOutcome:
     """Log the models-from-code file with the adapter, register it, let the gate decide about champion."""
-    from pipelines.registry import register_model
+    from pipelines.tracking.registry import register_model
 
     settings_path = context.folder / "serving.json"
     write_json(settings_path, serving_settings(context.config))

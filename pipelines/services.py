@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from memvp_train.config import LaunchConfig
 
 if TYPE_CHECKING:
-    from pipelines.tracking import Tracker
+    from pipelines.tracking.mlflow import Tracker
 
 
 @dataclass

@@ -13,9 +13,9 @@ from memvp_train.training.metrics_log import read_metrics
 from pipelines import benchmark_report
 from pipelines.data.sources import test_table
 from pipelines.evaluation.model_states import ROWS
-from pipelines.gate import REASON_TAG
 from pipelines.report import results_table
-from pipelines.tracking import Tracker
+from pipelines.tracking.gate import REASON_TAG
+from pipelines.tracking.mlflow import Tracker
 from pipelines.workflow.digests import digest_file
 from pipelines.workflow.paths import METRICS_NAME
 from pipelines.workflow.run_folder import read_json

@@ -134,7 +134,12 @@ def _register(*, tuned: str, scored: str) -> Step:
         name="register",
         title="register",
         run="pipelines.register:register",
-        code=("pipelines.register", "pipelines.gate", "pipelines.new_version", "pipelines.serving.model"),
+        code=(
+            "pipelines.register",
+            "pipelines.tracking.gate",
+            "pipelines.tracking.model_version",
+            "pipelines.serving.model",
+        ),
         libraries=("mlflow",),
         settings=step_settings.for_register,
         needs={"tuned": tuned, "scored": scored, **_same("build_shards")},

@@ -30,7 +30,7 @@ DATA_IN_FUNCTIONS = {"pycocoevalcap"}
 ONE_IMPORTER = {
     "ray": "memvp_train/launch/workers.py",
     "deepspeed": "memvp_train/engines/deepspeed.py",
-    "mlflow": "pipelines/tracking.py",
+    "mlflow": "pipelines/tracking/mlflow.py",
 }
 
 
@@ -43,7 +43,7 @@ def all_python_files() -> list[Path]:
 
 
 def label(path: Path) -> str:
-    """`memvp_core/memory/forms.py` or `pipelines/tracking.py`."""
+    """`memvp_core/memory/forms.py` or `pipelines/tracking/mlflow.py`."""
     return re.sub(r"^packages/[^/]+/src/", "", path.relative_to(ROOT).as_posix())
 
 

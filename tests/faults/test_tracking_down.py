@@ -23,7 +23,7 @@ from memvp_train.training.stage import StageResult, run_stage
 from pipelines import stage_steps
 from pipelines.config.tracking import TrackingConfig
 from pipelines.stage_steps import _Curve
-from pipelines.tracking import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker, open_tracker
 
 pytestmark = pytest.mark.faults
 

@@ -11,7 +11,7 @@ from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
 from pipelines.kinds import INSTRUCT
 from pipelines.settings import read_settings
-from pipelines.tracking import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker, open_tracker
 
 
 @pytest.fixture

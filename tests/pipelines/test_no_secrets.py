@@ -14,10 +14,10 @@ from pipelines.config.errors import ConfigError
 from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.errors import user_sentence
-from pipelines.gate import Verdict
-from pipelines.new_version import NewVersion
-from pipelines.registry import register_model
-from pipelines.tracking import TrackingError, open_tracker
+from pipelines.tracking.gate import Verdict
+from pipelines.tracking.mlflow import TrackingError, open_tracker
+from pipelines.tracking.model_version import NewVersion
+from pipelines.tracking.registry import register_model
 
 CANARY = "canary5in6a7coal8mine"
 ADDRESS = f"https://ann:{CANARY}@host/x"

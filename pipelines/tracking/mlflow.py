@@ -26,7 +26,7 @@ from rich.console import Console
 from memvp_train.training.metrics_log import Row
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.redaction import blotted, blotted_settings, first_line
-from pipelines.run_ids import RunIds, run_ids, was_tracked
+from pipelines.tracking.run_ids import RunIds, run_ids, was_tracked
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.config.tracking import GateConfig
-from pipelines.gate import QUESTIONS_TAG, SCORE_TAG, Measured, decide
+from pipelines.tracking.gate import QUESTIONS_TAG, SCORE_TAG, Measured, decide
 
 
 def measured(score: float, *, questions: str = "q") -> Measured:

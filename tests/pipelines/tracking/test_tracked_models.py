@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipelines.gate import QUESTIONS_TAG, REASON_TAG, SCORE_TAG, Verdict
-from pipelines.new_version import NewVersion
-from pipelines.registry import is_registered, register_model
-from pipelines.tracking import Tracker
+from pipelines.tracking.gate import QUESTIONS_TAG, REASON_TAG, SCORE_TAG, Verdict
+from pipelines.tracking.mlflow import Tracker
+from pipelines.tracking.model_version import NewVersion
+from pipelines.tracking.registry import is_registered, register_model
 
 DIGEST = "d" * 64
 

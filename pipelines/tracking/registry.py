@@ -9,10 +9,10 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from pipelines.console.redaction import blotted, first_line
-from pipelines.gate import REASON_TAG, Verdict
-from pipelines.new_version import NewVersion
-from pipelines.quiet import quiet_mlflow
-from pipelines.tracking import Tracker, TrackingError
+from pipelines.tracking.gate import REASON_TAG, Verdict
+from pipelines.tracking.mlflow import Tracker, TrackingError
+from pipelines.tracking.model_version import NewVersion
+from pipelines.tracking.quiet import quiet_mlflow
 
 CHAMPION = "champion"
 

@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from pipelines.config.tracking import TrackingConfig
-from pipelines.run_ids import RunIds
-from pipelines.tracking import Tracker, TrackingError, open_tracker
+from pipelines.tracking.mlflow import Tracker, TrackingError, open_tracker
+from pipelines.tracking.run_ids import RunIds
 
 Submit = Callable[..., Tracker]
 CURVE = [{"step": step, "loss": 1 / step, "learning_rate": 0.1} for step in range(1, 8)]
