@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import benchmark_report, job_page, report
 from pipelines.config.plain import as_settings
 from pipelines.console.redaction import blotted_settings
-from pipelines.html_report import Page, write_page
+from pipelines.reports import benchmarks, instruct, page_content
+from pipelines.reports.page import Page, write_page
+from pipelines.reports.task_chart import draw_tasks
 from pipelines.step_log import log_benchmark_report, log_report
-from pipelines.task_figure import draw_tasks
 from pipelines.tracking.mlflow import Tracker
 from pipelines.workflow.step import FinishedStep
 
@@ -37,28 +37,30 @@ class Ended:
 
 def end_instruct(job: Ended) -> dict[str, Any]:
     """The table of model states on the job's own test questions."""
-    content = report.make_report(job.finished, name=job.config.name)
-    report.write_report(content, folder=job.folder)
-    pictures = _write_page(job, content, page_of=job_page.instruct_page)
+    content = instruct.make_report(job.finished, name=job.config.name)
+    instruct.write_report(content, folder=job.folder)
+    pictures = _write_page(job, content, page_of=page_content.instruct_page)
     log_report(job.tracker, content, folder=job.folder, pictures=pictures)
-    report.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
+    instruct.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
     return content
 
 
 def end_benchmarks(job: Ended) -> dict[str, Any]:
     """The official scores of every benchmark, and the differences between those who answered it."""
-    content = benchmark_report.make_report(job.finished, name=job.config.name)
-    benchmark_report.write_report(content, folder=job.folder)
-    pictures = _write_page(job, content, page_of=job_page.benchmarks_page)
+    content = benchmarks.make_report(job.finished, name=job.config.name)
+    benchmarks.write_report(content, folder=job.folder)
+    pictures = _write_page(job, content, page_of=page_content.benchmarks_page)
     log_benchmark_report(job.tracker, content, folder=job.folder, pictures=pictures)
-    benchmark_report.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
+    benchmarks.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
     return content
 
 
-def _write_page(job: Ended, content: Mapping[str, Any], *, page_of: Callable[[job_page.Finished], Page]) -> list[Path]:
+def _write_page(
+    job: Ended, content: Mapping[str, Any], *, page_of: Callable[[page_content.Finished], Page]
+) -> list[Path]:
     """report.html in the run folder; returns every picture of the job."""
     figures = job.folder / "figures"
-    page = page_of(job_page.Finished(content, job.finished, blotted_settings(as_settings(job.config)), figures))
+    page = page_of(page_content.Finished(content, job.finished, blotted_settings(as_settings(job.config)), figures))
     write_page(page, path=job.folder / "report.html")
     drawn = [picture.path for pictures in page.pictures.values() for picture in pictures]
     return drawn + [

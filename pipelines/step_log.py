@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from memvp_train.training.metrics_log import read_metrics
-from pipelines import benchmark_report
 from pipelines.data.sources import test_table
 from pipelines.evaluation.model_states import ROWS
-from pipelines.report import results_table
+from pipelines.reports import benchmarks
+from pipelines.reports.instruct import results_table
 from pipelines.tracking.gate import REASON_TAG
 from pipelines.tracking.mlflow import Tracker
 from pipelines.workflow.digests import digest_file
@@ -74,7 +74,7 @@ def log_benchmark_report(
     }
     if report["trainable_parameters"] is not None:
         numbers["trainable_parameters"] = report["trainable_parameters"]
-    table = _columns(*benchmark_report.results_table(report))
+    table = _columns(*benchmarks.results_table(report))
     _log_results(tracker, report, numbers=numbers, table=table, folder=folder, pictures=pictures)
 
 

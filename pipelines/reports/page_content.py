@@ -18,12 +18,12 @@ from memvp_data.samples import Sample, read_samples
 from memvp_train.training.metrics_log import read_metrics
 from pipelines.config.plain import describe_settings
 from pipelines.console.redaction import blotted
-from pipelines.curves import CHARTS, draw_curves
 from pipelines.data.sources import test_table
 from pipelines.evaluation.model_states import ROWS
-from pipelines.examples import some_answers
-from pipelines.html_report import Answer, Benchmark, Page, Picture
-from pipelines.report import TASK_ORDER
+from pipelines.reports.curves import CHARTS, draw_curves
+from pipelines.reports.examples import some_answers
+from pipelines.reports.instruct import TASK_ORDER
+from pipelines.reports.page import Answer, Benchmark, Page, Picture
 from pipelines.workflow.digests import library_versions
 from pipelines.workflow.paths import METRICS_NAME, predictions_path, samples_path
 from pipelines.workflow.step import FinishedStep

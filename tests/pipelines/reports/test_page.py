@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from memvp_data.metrics.bootstrap import Difference, Interval
-from pipelines import html_page
-from pipelines.html_report import Answer, Benchmark, Page, Picture, render, write_page
+from pipelines.reports import html_blocks
+from pipelines.reports.page import Answer, Benchmark, Page, Picture, render, write_page
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(1)> \"' & &lt;b&gt;"
 VOID = {"meta", "img"}
@@ -152,7 +152,7 @@ def test_many_scores_make_a_narrow_table() -> None:
 
 def test_other_bytes_are_no_picture() -> None:
     with pytest.raises(ValueError, match="PNG and JPEG"):
-        html_page.picture(b"<svg onload=alert(1)>", caption="x")
+        html_blocks.picture(b"<svg onload=alert(1)>", caption="x")
 
 
 def test_page_is_written_whole(page: Page, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.curves import CHARTS, draw_curves, smooth
+from pipelines.reports.curves import CHARTS, draw_curves, smooth
 
 ROW = {"loss": 2.0, "learning_rate": 0.1, "grad_norm": 1.0, "tokens_per_second": 5.0, "memory_bytes": 1e8}
 

@@ -12,8 +12,8 @@ from PIL import Image
 from memvp_data.metrics.suite import score
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
-from pipelines.html_report import render
-from pipelines.job_page import Finished, benchmarks_page, instruct_page
+from pipelines.reports.page import render
+from pipelines.reports.page_content import Finished, benchmarks_page, instruct_page
 from pipelines.workflow.paths import predictions_path, samples_path
 from pipelines.workflow.step import FinishedStep, StepRecord
 

@@ -10,7 +10,14 @@ from rich.console import Console
 
 from pipelines.evaluation.model_states import ROWS, row_slices
 from pipelines.evaluation.retrieval_figure import Panel, draw_retrieval_page
-from pipelines.report import make_report, markdown, print_report, results_table, tracking_command, write_report
+from pipelines.reports.instruct import (
+    make_report,
+    markdown,
+    print_report,
+    results_table,
+    tracking_command,
+    write_report,
+)
 from pipelines.workflow.step import FinishedStep, StepRecord
 
 MODEL = {

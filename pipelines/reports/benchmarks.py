@@ -18,7 +18,7 @@ from memvp_data.metrics.pairing import read_predictions
 from memvp_data.metrics.suite import score
 from memvp_data.samples import read_samples
 from pipelines.data.sources import test_table
-from pipelines.report import model_line, tracking_command, write_files
+from pipelines.reports.instruct import model_line, tracking_command, write_files
 from pipelines.workflow.paths import samples_path
 from pipelines.workflow.step import FinishedStep
 

@@ -12,7 +12,7 @@ from memvp_data.metrics.pairing import read_predictions
 from memvp_data.samples import read_samples
 from memvp_data.shards.reader import ShardReader
 from pipelines.evaluation.chosen_questions import choose
-from pipelines.html_report import Answer
+from pipelines.reports.page import Answer
 
 _LONGEST_SIDE = 384
 _MOST_LOOKED_AT = 20_000

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from memvp_data.files.atomic import atomic_write
 from memvp_data.metrics.bootstrap import Difference, Interval
-from pipelines import html_page
-from pipelines.html_page import Html
+from pipelines.reports import html_blocks
+from pipelines.reports.html_blocks import Html
 
 _MOST_COLUMNS = 10
 """A benchmark with more scores than that shows them as bars alone; a table of 30 columns tells nobody anything."""
@@ -99,38 +99,38 @@ def render(page: Page) -> str:
         "Results": [*_opening(page), *(block for one in page.benchmarks for block in _benchmark(one))],
     }
     for title, pictures in page.pictures.items():
-        sections[title] = [html_page.picture(one.path.read_bytes(), caption=one.caption) for one in pictures]
-    sections["Some answers"] = [html_page.cards(_card(one) for one in page.answers)] if page.answers else []
+        sections[title] = [html_blocks.picture(one.path.read_bytes(), caption=one.caption) for one in pictures]
+    sections["Some answers"] = [html_blocks.cards(_card(one) for one in page.answers)] if page.answers else []
     sections["The same again"] = list(_origins(page))
-    return html_page.page(page.title, lead=page.lead, sections=sections)
+    return html_blocks.page(page.title, lead=page.lead, sections=sections)
 
 
 def _opening(page: Page) -> Iterator[Html]:
     if page.facts:
-        yield html_page.facts(page.facts)
+        yield html_blocks.facts(page.facts)
     if page.verdict is not None:
         passed, reason = page.verdict
-        yield html_page.paragraph(reason, kind="good" if passed else "bad")
+        yield html_blocks.paragraph(reason, kind="good" if passed else "bad")
 
 
 def _benchmark(benchmark: Benchmark) -> Iterator[Html]:
     names = list(dict.fromkeys(name for scores in benchmark.scores.values() for name in scores))
-    yield html_page.heading(benchmark.title)
+    yield html_blocks.heading(benchmark.title)
     shown = names if len(names) <= _MOST_COLUMNS else names[:1]
-    yield html_page.table(
+    yield html_blocks.table(
         ["model state", "n", *shown],
         [
             [state, _count(scores), *(_cell(scores.get(name)) for name in shown)]
             for state, scores in benchmark.scores.items()
         ],
     )
-    yield html_page.paragraph(f"In {benchmark.unit}, with 95 % intervals from resampling images.", kind="note")
+    yield html_blocks.paragraph(f"In {benchmark.unit}, with 95 % intervals from resampling images.", kind="note")
     for note in benchmark.notes:
-        yield html_page.paragraph(note, kind="note")
+        yield html_blocks.paragraph(note, kind="note")
     if benchmark.differences:
         yield _differences(benchmark.differences)
     if len(names) > 1:
-        yield html_page.folded("every score as a bar, model state by model state", block=_charts(benchmark))
+        yield html_blocks.folded("every score as a bar, model state by model state", block=_charts(benchmark))
 
 
 def _count(scores: Mapping[str, Interval]) -> str:
@@ -138,15 +138,15 @@ def _count(scores: Mapping[str, Interval]) -> str:
 
 
 def _cell(score: Interval | None) -> str:
-    return "-" if score is None else html_page.number(score.value, low=score.low, high=score.high)
+    return "-" if score is None else html_blocks.number(score.value, low=score.low, high=score.high)
 
 
 def _differences(differences: Mapping[str, Difference]) -> Html:
     lines = [
-        [title, html_page.number(one.value, low=one.low, high=one.high, signed=True), f"{one.p:.3f}"]
+        [title, html_blocks.number(one.value, low=one.low, high=one.high, signed=True), f"{one.p:.3f}"]
         for title, one in differences.items()
     ]
-    return html_page.table(["on the same questions", "difference", "p"], lines)
+    return html_blocks.table(["on the same questions", "difference", "p"], lines)
 
 
 def _charts(benchmark: Benchmark) -> Html:
@@ -156,18 +156,20 @@ def _charts(benchmark: Benchmark) -> Html:
         for state, scores in benchmark.scores.items()
     }
     longest = max([100.0, *(high for rows in states.values() for _, _, high in rows.values())])
-    return html_page.side_by_side(html_page.bars(state, rows=rows, longest=longest) for state, rows in states.items())
+    return html_blocks.side_by_side(
+        html_blocks.bars(state, rows=rows, longest=longest) for state, rows in states.items()
+    )
 
 
 def _card(answer: Answer) -> Html:
     lines = [("right", answer.right), *answer.given.items()]
-    return html_page.card(answer.question, image=answer.image, lines=lines)
+    return html_blocks.card(answer.question, image=answer.image, lines=lines)
 
 
 def _origins(page: Page) -> Iterator[Html]:
     if page.command:
-        yield html_page.code(page.command)
+        yield html_blocks.code(page.command)
     if page.settings:
-        yield html_page.folded("all settings", block=html_page.code(page.settings))
+        yield html_blocks.folded("all settings", block=html_blocks.code(page.settings))
     for title, entries in page.origins.items():
-        yield html_page.folded(title, block=html_page.table(["", ""], entries.items()))
+        yield html_blocks.folded(title, block=html_blocks.table(["", ""], entries.items()))
