@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
 from pipelines.config.instruct import JobConfig
-from pipelines.step_table import comparison_steps, finetune_steps, instruct_steps
+from pipelines.steps.table import comparison_steps, finetune_steps, instruct_steps
 from pipelines.workflow.step import Step
 
 

@@ -14,7 +14,7 @@ from memvp_train.config import LoraSettings
 from pipelines.config.errors import ConfigError
 from pipelines.config.instruct import JobConfig
 from pipelines.data.sources import Source, source_of, test_files
-from pipelines.step_settings import trains_tower
+from pipelines.steps.keys import trains_tower
 from pipelines.workflow.step import Step
 
 _SECONDS_FOR_AN_ANSWER = 5.0

@@ -20,9 +20,9 @@ from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import LaunchConfig
 from memvp_train.training.metrics_log import Row, read_metrics
 from memvp_train.training.stage import StageResult, run_stage
-from pipelines import stage_steps
 from pipelines.config.tracking import TrackingConfig
-from pipelines.stage_steps import _Curve
+from pipelines.steps import tune
+from pipelines.steps.tune import _Curve
 from pipelines.tracking.mlflow import Tracker, open_tracker
 
 pytestmark = pytest.mark.faults
@@ -102,7 +102,7 @@ def test_stage_without_mlflow_is_the_same_and_nothing_is_missing_later(
     shutil.copy(database, tmp_path)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    monkeypatch.setattr(stage_steps, "_SECONDS_BETWEEN_SENDS", 0.1)
+    monkeypatch.setattr(tune, "_SECONDS_BETWEEN_SENDS", 0.1)
     tracker = _submit(tmp_path)
     child = tracker.open_child("stage1", key="s1", settings={})
     with _server(kind) as address:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipelines.config.instruct import JobConfig
-from pipelines.step_table import instruct_steps
+from pipelines.steps.table import instruct_steps
 from pipelines.workflow.step import (
     FinishedStep,
     Step,

@@ -16,7 +16,7 @@ from memvp_train.inference.predict import answer_all
 from memvp_train.inference.prediction_job import PredictionJob
 from pipelines.config.benchmarks import AnswerConfig
 from pipelines.data.sources import test_table
-from pipelines.step_settings import template_of
+from pipelines.steps.keys import template_of
 from pipelines.workflow.paths import predictions_path, samples_path
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from pipelines import step_settings
 from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
 from pipelines.config.instruct import JobConfig
 from pipelines.data.sources import has_video
+from pipelines.steps import keys
 from pipelines.workflow.step import Step
 
 _DATA_LIBRARIES = ("numpy", "pillow", "pyarrow")
@@ -32,10 +32,10 @@ def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
         Step(
             name="evaluate",
             title="evaluate",
-            run="pipelines.evaluate_steps:evaluate",
-            code=(*_MODEL_CODE, "pipelines.evaluate_steps", "pipelines.evaluation.model_states", *_PICTURES),
+            run="pipelines.steps.evaluate:evaluate",
+            code=(*_MODEL_CODE, "pipelines.steps.evaluate", "pipelines.evaluation.model_states", *_PICTURES),
             libraries=_TRAINING_LIBRARIES,
-            settings=step_settings.for_evaluate,
+            settings=keys.for_evaluate,
             needs=_same("build_shards", "extract_features", "stage1", "stage2"),
         ),
         _register(tuned="stage2", scored="evaluate"),
@@ -44,7 +44,7 @@ def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
 
 def finetune_steps(config: FinetuneConfig) -> tuple[Step, ...]:
     """One stage on one benchmark, its official score, the registry. A tower that trains along stores no features."""
-    stored = () if step_settings.trains_tower(config) else (_features(),)
+    stored = () if keys.trains_tower(config) else (_features(),)
     return (
         _build(),
         *stored,
@@ -52,10 +52,10 @@ def finetune_steps(config: FinetuneConfig) -> tuple[Step, ...]:
         Step(
             name="answers",
             title="answer the test questions",
-            run="pipelines.benchmark_steps:answer_tests",
-            code=(*_MODEL_CODE, "pipelines.benchmark_steps"),
+            run="pipelines.steps.answer:answer_tests",
+            code=(*_MODEL_CODE, "pipelines.steps.answer"),
             libraries=_TRAINING_LIBRARIES,
-            settings=step_settings.for_answers,
+            settings=keys.for_answers,
             needs={**_same("build_shards", *(step.name for step in stored)), "tuned": "tune"},
         ),
         _register(tuned="tune", scored="answers"),
@@ -65,7 +65,7 @@ def finetune_steps(config: FinetuneConfig) -> tuple[Step, ...]:
 def comparison_steps(config: ComparisonConfig) -> tuple[Step, ...]:
     """For each benchmark its files and features, and the answers of each adapter."""
     steps: list[Step] = []
-    is_live = step_settings.trains_tower(config)
+    is_live = keys.trains_tower(config)
     for benchmark in config.benchmarks:
         steps.append(_build(benchmark))
         if not is_live or has_video(config, benchmark):
@@ -78,10 +78,10 @@ def _build(benchmark: str = "") -> Step:
     return Step(
         name=_named("build_shards", benchmark),
         title=f"build shards {benchmark}".strip(),
-        run="pipelines.data_steps:build_shards",
-        code=("memvp_data", "pipelines.data_steps", "pipelines.data.sources"),
+        run="pipelines.steps.data:build_shards",
+        code=("memvp_data", "pipelines.steps.data", "pipelines.data.sources"),
         libraries=_DATA_LIBRARIES,
-        settings=partial(step_settings.for_build_shards, benchmark=benchmark),
+        settings=partial(keys.for_build_shards, benchmark=benchmark),
         needs={},
         about={"benchmark": benchmark},
     )
@@ -91,10 +91,10 @@ def _features(benchmark: str = "") -> Step:
     return Step(
         name=_named("extract_features", benchmark),
         title=f"extract features {benchmark}".strip(),
-        run="pipelines.data_steps:extract_features",
-        code=(*_MODEL_CODE, "pipelines.data_steps"),
+        run="pipelines.steps.data:extract_features",
+        code=(*_MODEL_CODE, "pipelines.steps.data"),
         libraries=(*_DATA_LIBRARIES, *_MODEL_LIBRARIES),
-        settings=step_settings.for_extract_features,
+        settings=keys.for_extract_features,
         needs={"build_shards": _named("build_shards", benchmark)},
         about={"benchmark": benchmark},
     )
@@ -105,10 +105,10 @@ def _tune(stage: str, *, title: str, start_from: str | None = None, with_feature
     return Step(
         name=stage,
         title=title,
-        run="pipelines.stage_steps:tune",
-        code=(*_MODEL_CODE, "pipelines.stage_steps"),
+        run="pipelines.steps.tune:tune",
+        code=(*_MODEL_CODE, "pipelines.steps.tune"),
         libraries=_TRAINING_LIBRARIES,
-        settings=partial(step_settings.for_stage, stage=stage),
+        settings=partial(keys.for_stage, stage=stage),
         needs={**needs, **({"start_from": start_from} if start_from else {})},
         about={"stage": stage},
     )
@@ -120,10 +120,10 @@ def _answer(benchmark: str, *, adapter: str, made: list[Step]) -> Step:
     return Step(
         name=f"answers/{benchmark}/{adapter}",
         title=f"{adapter} answers {benchmark}",
-        run="pipelines.benchmark_steps:answer_benchmark",
-        code=(*_MODEL_CODE, "pipelines.benchmark_steps"),
+        run="pipelines.steps.answer:answer_benchmark",
+        code=(*_MODEL_CODE, "pipelines.steps.answer"),
         libraries=_TRAINING_LIBRARIES,
-        settings=partial(step_settings.for_comparison, benchmark=benchmark, adapter=adapter),
+        settings=partial(keys.for_comparison, benchmark=benchmark, adapter=adapter),
         needs={role: name for role, name in needs.items() if name in names},
         about={"benchmark": benchmark, "adapter": adapter},
     )
@@ -133,15 +133,15 @@ def _register(*, tuned: str, scored: str) -> Step:
     return Step(
         name="register",
         title="register",
-        run="pipelines.register:register",
+        run="pipelines.steps.register:register",
         code=(
-            "pipelines.register",
+            "pipelines.steps.register",
             "pipelines.tracking.gate",
             "pipelines.tracking.model_version",
             "pipelines.serving.model",
         ),
         libraries=("mlflow",),
-        settings=step_settings.for_register,
+        settings=keys.for_register,
         needs={"tuned": tuned, "scored": scored, **_same("build_shards")},
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.data.sources import test_table
-from pipelines.step_settings import serving_settings
+from pipelines.steps.keys import serving_settings
 from pipelines.tracking.gate import Measured, decide
 from pipelines.tracking.model_version import NewVersion
 from pipelines.workflow.paths import samples_path
