@@ -138,7 +138,7 @@ def _register(*, tuned: str, scored: str) -> Step:
             "pipelines.steps.register",
             "pipelines.tracking.gate",
             "pipelines.tracking.model_version",
-            "pipelines.serving.model",
+            "pipelines.serving.mlflow_model",
         ),
         libraries=("mlflow",),
         settings=keys.for_register,
