@@ -29,8 +29,8 @@ def _run(arguments: list[str]) -> None:
 
     from rich.console import Console
 
-    from pipelines.plan_table import print_plan
-    from pipelines.planning import Wanted, plan_of, read_recipe
+    from pipelines.planning.plan import Wanted, plan_of, read_recipe
+    from pipelines.planning.table import print_plan
 
     own, settings = _parser().parse_known_args(arguments)
     config = read_recipe(settings)

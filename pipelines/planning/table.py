@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memvp_train.cost_model.stage import StageCost, Text
-from pipelines.planning import Plan
+from pipelines.planning.plan import Plan
 
 _MIB, _GIB = 2**20, 2**30
 _USABLE = 0.92
