@@ -1,4 +1,4 @@
-"""Train the toy world's language model from scratch, on text alone: `python pipelines/foundations/train_language.py`.
+"""Train the toy world's language model from scratch, on text alone: `python pipelines/pretraining/train_language.py`.
 
 A LLaMA-architecture model of 0.9M parameters reads described scenes and answers questions about them; it never meets an
 image or a feature. Answers carry the loss, other words a twentieth of it. For the first part of the run attention is

@@ -1,6 +1,6 @@
 """Configs and tokenizers of tiny models in the shape of the recipes' large ones, for trials of every recipe in seconds.
 
-    python pipelines/foundations/tiny_models.py
+    python pipelines/pretraining/tiny_models.py
 
 They have no weights: recipes draw them (`random_init`). The tokenizer is byte-level BPE learnt from the toy world in
 every official format, so it spells anything; BART's and T5's put their own special tokens around a text.

@@ -15,7 +15,7 @@ from memvp_data.toyworld.draw import draw_scene
 from memvp_data.toyworld.language import TASKS, ask, caption
 from memvp_data.toyworld.scenes import COLOURS, SHAPES, sample_scene
 
-FOUNDATIONS = Path(__file__).parents[2] / "pipelines" / "foundations"
+FOUNDATIONS = Path(__file__).parents[3] / "pipelines" / "foundations"
 
 
 @pytest.fixture(scope="module")

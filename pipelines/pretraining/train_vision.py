@@ -1,4 +1,4 @@
-"""Train the toy world's vision tower from scratch: `python pipelines/foundations/train_vision.py --out DIR`.
+"""Train the toy world's vision tower from scratch: `python pipelines/pretraining/train_vision.py --out DIR`.
 
 A CLIP-shaped ViT of 0.8M parameters learns from drawn images and their captions, and from nothing else; no question is
 ever asked of it. Each caption is cut into its phrases ("top-left small red circle"); the best-matching patches of an
