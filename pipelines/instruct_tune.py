@@ -18,8 +18,8 @@ if __package__ in (None, ""):
 
 def main(arguments: list[str]) -> int:
     """Run the job; the exit code is explained in entry.py."""
-    from pipelines.entry import run_entry
-    from pipelines.kinds import INSTRUCT
+    from pipelines.jobs.entry import run_entry
+    from pipelines.jobs.kinds import INSTRUCT
 
     return run_entry(INSTRUCT, arguments)
 

@@ -19,7 +19,7 @@ if __package__ in (None, ""):
 
 def main(arguments: list[str]) -> int:
     """Print the plan; the exit code is explained in entry.py."""
-    from pipelines.entry import exit_code
+    from pipelines.jobs.entry import exit_code
 
     return exit_code(lambda: _run(arguments))
 

@@ -27,7 +27,7 @@ if __package__ in (None, ""):
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.kinds import Kind
+    from pipelines.jobs.kinds import Kind
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Sweep:
 
 def main(arguments: list[str]) -> int:
     """Run the sweep; the exit code is explained in entry.py."""
-    from pipelines.entry import exit_code
+    from pipelines.jobs.entry import exit_code
 
     return exit_code(lambda: _run(read_sweep(arguments)))
 
@@ -77,7 +77,7 @@ def read_sweep(arguments: Sequence[str]) -> Sweep:
 def _run(sweep: Sweep) -> None:
     from rich.console import Console
 
-    from pipelines.settings import read_settings, tuning_kind
+    from pipelines.jobs.command_line import read_settings, tuning_kind
     from pipelines.workflow.run_folder import storage_folder, write_json
 
     console = Console()
@@ -105,8 +105,8 @@ def _run(sweep: Sweep) -> None:
 
 def _scores(kind: Kind, config: Any, *, storage: Path, console: Console) -> dict[str, float]:
     """What the run is judged by, column -> score in per cent (CIDEr: times 100), and what it trained."""
-    from pipelines.job import run_job
-    from pipelines.options import Options
+    from pipelines.jobs.options import Options
+    from pipelines.jobs.run import run_job
 
     report = run_job(kind, config, options=Options(), storage=storage, console=console)
     assert report is not None, "a run without options runs to its end"

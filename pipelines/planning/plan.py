@@ -14,7 +14,7 @@ from memvp_train.cost_model.stage import StageCost, Text, setup_of, stage_cost
 from memvp_train.methods.registry import WAYS
 from pipelines.config.errors import ConfigError
 from pipelines.data.sizes import num_images_of, texts_of
-from pipelines.settings import read_settings, tuning_kind
+from pipelines.jobs.command_line import read_settings, tuning_kind
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
-from pipelines.kinds import INSTRUCT
-from pipelines.settings import read_settings
+from pipelines.jobs.command_line import read_settings
+from pipelines.jobs.kinds import INSTRUCT
 from pipelines.tracking.mlflow import Tracker, open_tracker
 
 

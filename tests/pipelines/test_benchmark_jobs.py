@@ -11,10 +11,10 @@ from rich.console import Console
 from memvp_data.metrics.pairing import read_predictions
 from memvp_data.metrics.suite import score
 from memvp_data.samples import read_samples
-from pipelines.dry_run import describe_job
-from pipelines.entry import run_entry
-from pipelines.kinds import COMPARISON, FINETUNE
-from pipelines.settings import read_arguments
+from pipelines.jobs.command_line import read_arguments
+from pipelines.jobs.dry_run import describe_job
+from pipelines.jobs.entry import run_entry
+from pipelines.jobs.kinds import COMPARISON, FINETUNE
 
 MODELS = """
 language: {path: toyworld/language}

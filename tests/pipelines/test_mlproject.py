@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow.projects.utils import load_project
 
-from pipelines import kinds
-from pipelines.settings import read_settings
+from pipelines.jobs import kinds
+from pipelines.jobs.command_line import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = load_project(str(ROOT))

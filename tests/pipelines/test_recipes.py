@@ -10,10 +10,10 @@ import yaml
 
 from pipelines.config.benchmarks import FinetuneConfig
 from pipelines.config.instruct import JobConfig
-from pipelines.entry import run_entry
-from pipelines.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
-from pipelines.preflight import planned_parameters
-from pipelines.settings import read_settings
+from pipelines.jobs.command_line import read_settings
+from pipelines.jobs.entry import run_entry
+from pipelines.jobs.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
+from pipelines.jobs.preflight import planned_parameters
 from pipelines.workflow.run_folder import read_json
 from tests.pipelines.published_models import shape_overrides
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.kinds import FINETUNE, INSTRUCT
+from pipelines.jobs.kinds import FINETUNE, INSTRUCT
 from pipelines.sweep import main, read_sweep
 
 RECIPE = """

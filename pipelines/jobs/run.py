@@ -10,15 +10,15 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import endings, preflight
 from pipelines.config.errors import ConfigError
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
 from pipelines.console.progress import step_progress
 from pipelines.console.redaction import blotted_settings
-from pipelines.kinds import Kind
-from pipelines.options import Options
-from pipelines.services import Services
-from pipelines.step_log import log_step
+from pipelines.jobs import finish, preflight
+from pipelines.jobs.kinds import Kind
+from pipelines.jobs.options import Options
+from pipelines.jobs.services import Services
+from pipelines.jobs.step_log import log_step
 from pipelines.tracking.mlflow import Tracker, open_tracker
 from pipelines.tracking.registry import is_registered
 from pipelines.tracking.run_ids import was_tracked
@@ -53,7 +53,7 @@ def run_job(kind: Kind, config: Any, *, options: Options, storage: Path, console
             if len(steps) < len(kind.steps(config)):
                 console.print(f"stopped after {steps[-1].name}, as asked; the same command without it goes on")
                 return None
-            return getattr(endings, kind.ending)(endings.Ended(config, job.finished, folder, tracker, console))
+            return getattr(finish, kind.ending)(finish.Ended(config, job.finished, folder, tracker, console))
 
 
 def _open_tracking(config: Any, *, uri: str, storage: Path, folder: Path, console: Console) -> Tracker:

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from pipelines.config.plain import as_settings
 from pipelines.console.redaction import blotted_settings
+from pipelines.jobs.step_log import log_benchmark_report, log_report
 from pipelines.reports import benchmarks, instruct, page_content
 from pipelines.reports.page import Page, write_page
 from pipelines.reports.task_chart import draw_tasks
-from pipelines.step_log import log_benchmark_report, log_report
 from pipelines.tracking.mlflow import Tracker
 from pipelines.workflow.step import FinishedStep
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import preflight
 from pipelines.data.sizes import num_images_of, texts_of
-from pipelines.kinds import Kind
-from pipelines.options import Options
+from pipelines.jobs import preflight
+from pipelines.jobs.kinds import Kind
+from pipelines.jobs.options import Options
 from pipelines.workflow.step import FinishedStep, Step, find_finished, step_folder, step_key
 
 if TYPE_CHECKING:

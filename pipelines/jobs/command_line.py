@@ -15,8 +15,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from pipelines.config.errors import ConfigError
 from pipelines.config.setting_names import SettingNames, dataclass_of, describe_type
-from pipelines.kinds import FINETUNE, INSTRUCT, Kind
-from pipelines.options import NAMES, Options, add_options, read_options
+from pipelines.jobs.kinds import FINETUNE, INSTRUCT, Kind
+from pipelines.jobs.options import NAMES, Options, add_options, read_options
 
 T = TypeVar("T")
 

@@ -3,9 +3,9 @@
 import pytest
 
 from pipelines.config.errors import ConfigError
-from pipelines.kinds import FINETUNE, INSTRUCT
-from pipelines.options import Options
-from pipelines.settings import read_arguments
+from pipelines.jobs.command_line import read_arguments
+from pipelines.jobs.kinds import FINETUNE, INSTRUCT
+from pipelines.jobs.options import Options
 
 SMOKE = ["--config", "pipelines/recipes/smoke.yaml"]
 NAMES = ["build_shards", "extract_features", "stage1", "stage2", "evaluate", "register"]

@@ -10,8 +10,8 @@ import yaml
 from pipelines.config.errors import ConfigError
 from pipelines.config.instruct import JobConfig
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
-from pipelines.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
-from pipelines.settings import read_arguments, read_settings
+from pipelines.jobs.command_line import read_arguments, read_settings
+from pipelines.jobs.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
 
 Recipe = Callable[..., JobConfig]
 

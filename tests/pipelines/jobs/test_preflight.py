@@ -11,8 +11,8 @@ import pytest
 
 from pipelines.config.errors import ConfigError
 from pipelines.config.instruct import JobConfig
-from pipelines.kinds import INSTRUCT
-from pipelines.preflight import check_gate, check_sources, check_tracking, tracking_address
+from pipelines.jobs.kinds import INSTRUCT
+from pipelines.jobs.preflight import check_gate, check_sources, check_tracking, tracking_address
 
 Recipe = Callable[..., JobConfig]
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from pipelines.kinds import Kind
+from pipelines.jobs.kinds import Kind
 
 
 def run_entry(kind: Kind, arguments: list[str]) -> int:
@@ -35,7 +35,7 @@ def exit_code(run: Callable[[], None]) -> int:
 
 
 def _run(kind: Kind, arguments: list[str]) -> None:
-    from pipelines.settings import read_arguments
+    from pipelines.jobs.command_line import read_arguments
     from pipelines.workflow.run_folder import storage_folder
 
     config, options = read_arguments(kind, arguments)
@@ -44,8 +44,8 @@ def _run(kind: Kind, arguments: list[str]) -> None:
 
     from rich.console import Console
 
-    from pipelines.dry_run import describe_job
-    from pipelines.job import run_job
+    from pipelines.jobs.dry_run import describe_job
+    from pipelines.jobs.run import run_job
 
     console = Console()
     # Logs have no width of their own; rich would fold the results table at 80 columns.

@@ -184,7 +184,7 @@ def test_bug_keeps_its_traceback(job: Job, monkeypatch: pytest.MonkeyPatch) -> N
     def broken(*_: object, **__: object) -> None:
         raise KeyError("our bug")
 
-    monkeypatch.setattr("pipelines.job.make_run_folder", broken)
+    monkeypatch.setattr("pipelines.jobs.run.make_run_folder", broken)
     with pytest.raises(KeyError):
         job.run()
 
