@@ -29,13 +29,13 @@ def _run(arguments: list[str]) -> None:
 
     from rich.console import Console
 
-    from pipelines.planning.plan import Wanted, plan_of, read_recipe
+    from pipelines.planning.plan import PlanRequest, plan_of, read_recipe
     from pipelines.planning.table import print_plan
 
     own, settings = _parser().parse_known_args(arguments)
     config = read_recipe(settings)
     lengths = dict(map(_lengths, own.tokens))
-    wanted = Wanted(machine=own.gpu, num_workers=own.gpus, num_images=own.images, tokens=lengths)
+    wanted = PlanRequest(machine=own.gpu, num_workers=own.gpus, num_images=own.images, tokens=lengths)
     plan = plan_of(config, wanted)
     if own.json:
         print(json.dumps(plan.as_json(), indent=1))
@@ -45,12 +45,12 @@ def _run(arguments: list[str]) -> None:
 
 
 def _lengths(text: str) -> tuple[str, tuple[int, ...]]:
-    from pipelines.config.errors import ConfigError
+    from pipelines.config.errors import RecipeError
 
     stage, _, numbers = text.partition("=")
     parts = numbers.split(",")
     if not stage or not 1 <= len(parts) <= 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--tokens expects STAGE=MEAN[,LONGEST[,LEARNT]] such as stage2=256,2048,96, got {text!r}")
+        raise RecipeError(f"--tokens expects STAGE=MEAN[,LONGEST[,LEARNT]] such as stage2=256,2048,96, got {text!r}")
     return stage, tuple(map(int, parts))
 
 

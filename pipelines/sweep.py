@@ -27,7 +27,7 @@ if __package__ in (None, ""):
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.jobs.kinds import Kind
+    from pipelines.jobs.kinds import JobKind
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Sweep:
     overrides: tuple[str, ...]
     """settings of every run"""
 
-    def arguments(self, kind: Kind, recipe: str, value: str) -> list[str]:
+    def arguments(self, kind: JobKind, recipe: str, value: str) -> list[str]:
         """Command line of one run."""
         stages = ("stage",) if kind.script == "finetune.py" else ("stage1", "stage2")
         names = [f"{stage}.seed" for stage in stages] if self.setting is None else [self.setting]
@@ -103,7 +103,7 @@ def _run(sweep: Sweep) -> None:
     _print(result, console=console)
 
 
-def _scores(kind: Kind, config: Any, *, storage: Path, console: Console) -> dict[str, float]:
+def _scores(kind: JobKind, config: Any, *, storage: Path, console: Console) -> dict[str, float]:
     """What the run is judged by, column -> score in per cent (CIDEr: times 100), and what it trained."""
     from pipelines.jobs.options import Options
     from pipelines.jobs.run import run_job

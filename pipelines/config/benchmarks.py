@@ -12,7 +12,7 @@ from typing import Literal
 from memvp_core.config import MemVPConfig
 from memvp_data.toyworld.formats.album import FormatConfig
 from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig, check_batch_split
-from pipelines.config.errors import ConfigError, check_name, check_positive
+from pipelines.config.errors import RecipeError, check_name, check_positive
 from pipelines.config.tracking import TrackingConfig
 
 VIDEO = ("tvqa", "how2qa")
@@ -92,7 +92,7 @@ class FinetuneConfig:
         _check_files(self.data.root, self.data.toyworld)
         _check_vision([self.data.dataset], vision=self.vision)
         if (self.data.validation is None) != (self.stage.validation is None):
-            raise ConfigError(
+            raise RecipeError(
                 f"data.validation ({self.data.validation}) names the split and stage.validation says how often; "
                 "set both or none"
             )
@@ -101,7 +101,7 @@ class FinetuneConfig:
         try:
             check_batch_split(self.stage, num_workers=self.launch.num_workers)
         except ValueError as error:
-            raise ConfigError(f"stage: {error}") from error
+            raise RecipeError(f"stage: {error}") from error
 
     @property
     def stages(self) -> dict[str, StageConfig]:
@@ -157,7 +157,7 @@ class ComparisonConfig:
         check_name(self.name)
         _check_files(self.data.root or next(iter(self.data.roots.values()), None), self.data.toyworld)
         if not self.adapters or not self.benchmarks:
-            raise ConfigError("adapters and benchmarks must each name one or more, as in --adapters.tuned=<folder>")
+            raise RecipeError("adapters and benchmarks must each name one or more, as in --adapters.tuned=<folder>")
         for name in self.adapters:
             check_name(name)
         _check_vision(list(self.benchmarks), vision=self.vision)
@@ -171,7 +171,7 @@ class ComparisonConfig:
 
 def _check_files(root: str | None, toyworld: FormatConfig | None) -> None:
     if (root is None) == (toyworld is None):
-        raise ConfigError(
+        raise RecipeError(
             "set one of data.root (folder of official files) and data.toyworld (draw them), the other null"
         )
 
@@ -181,8 +181,8 @@ def _check_vision(datasets: list[str], *, vision: VisionConfig | None) -> None:
 
     for dataset in datasets:
         if dataset not in DATASETS:
-            raise ConfigError(f"there is no benchmark {dataset!r}; known: {', '.join(DATASETS)}")
+            raise RecipeError(f"there is no benchmark {dataset!r}; known: {', '.join(DATASETS)}")
         if dataset in VIDEO and vision is not None:
-            raise ConfigError(f"{dataset} is published as features of frames; leave vision out")
+            raise RecipeError(f"{dataset} is published as features of frames; leave vision out")
         if dataset not in VIDEO and vision is None:
-            raise ConfigError(f"{dataset} has images; set vision to the tower that reads them")
+            raise RecipeError(f"{dataset} has images; set vision to the tower that reads them")

@@ -9,18 +9,18 @@ from typing import Any
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class ConfigError(ValueError):
+class RecipeError(ValueError):
     """A setting is unknown, has the wrong type, or does not go with another one."""
 
 
 def check_name(name: str) -> None:
     """Refuse a run name that could not name a folder."""
     if not _RUN_NAME.fullmatch(name):
-        raise ConfigError(f"name must be 1 to 64 letters, digits, '-' or '_', as it names a folder; got {name!r}")
+        raise RecipeError(f"name must be 1 to 64 letters, digits, '-' or '_', as it names a folder; got {name!r}")
 
 
 def check_positive(group: str, part: Any, *, names: Sequence[str]) -> None:
     """Refuse counts below 1 in a group of settings."""
     for name in names:
         if getattr(part, name) < 1:
-            raise ConfigError(f"{group}.{name} must be at least 1, got {getattr(part, name)}")
+            raise RecipeError(f"{group}.{name} must be at least 1, got {getattr(part, name)}")

@@ -12,7 +12,7 @@ from typing import Literal
 from memvp_core.config import MemVPConfig
 from memvp_data.toyworld import ToyWorldConfig
 from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig, check_batch_split
-from pipelines.config.errors import ConfigError, check_name, check_positive
+from pipelines.config.errors import RecipeError, check_name, check_positive
 from pipelines.config.tracking import TrackingConfig
 
 
@@ -119,11 +119,11 @@ class JobConfig:
         """Refuse what no single setting can know.
 
         Raises:
-            ConfigError: naming the settings that do not go together.
+            RecipeError: naming the settings that do not go together.
         """
         check_name(self.name)
         if (self.data.root is None) == (self.data.toyworld is None):
-            raise ConfigError(
+            raise RecipeError(
                 "set one of data.root (folder of official files) and data.toyworld (draw them), the other null"
             )
         check_positive("data", self.data, names=("max_shard_samples",))
@@ -132,7 +132,7 @@ class JobConfig:
             try:
                 check_batch_split(stage, num_workers=self.launch.num_workers)
             except ValueError as error:
-                raise ConfigError(f"{name}: {error}") from error
+                raise RecipeError(f"{name}: {error}") from error
 
     @property
     def stages(self) -> dict[str, StageConfig]:

@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 
 _WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -26,7 +26,7 @@ class SettingNames:
         self.types: dict[str, Any] = dict(_walk(root, prefix=""))
 
     def check(self, name: str, *, where: str) -> None:
-        """Raise ConfigError unless `name` is a setting, or lies inside a free mapping."""
+        """Raise RecipeError unless `name` is a setting, or lies inside a free mapping."""
         if name in self.types:
             return
         parent = name
@@ -34,7 +34,7 @@ class SettingNames:
             parent = parent.rpartition(".")[0]
             if parent in self.types and dataclass_of(self.types[parent]) is None and _is_mapping(self.types[parent]):
                 return
-        raise ConfigError(f"unknown setting '{name}' ({where}); {self._hint(name)}")
+        raise RecipeError(f"unknown setting '{name}' ({where}); {self._hint(name)}")
 
     def check_tree(self, tree: Mapping[Any, Any], *, where: str, prefix: str = "") -> None:
         """`check` for every name of a nested mapping, as a recipe holds it."""

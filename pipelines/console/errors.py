@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 
-from pipelines.console.redaction import blotted
+from pipelines.console.redaction import redacted
 
 # A ValueError raised by a line of these packages was written for the user. One raised deeper, inside a library, was
 # not: then the traceback is what helps.
@@ -16,7 +16,7 @@ def user_sentence(error: BaseException) -> str | None:
     """The sentence to print after "error: ", or None for a bug."""
     for cause in _chain(error):
         if isinstance(cause, (ValueError, OSError)) and _is_ours(cause):
-            return blotted(" ".join(str(cause).split()))
+            return redacted(" ".join(str(cause).split()))
     return None
 
 

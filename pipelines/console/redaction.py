@@ -1,4 +1,4 @@
-"""Secrets are blotted out of whatever leaves the process: run records, reports, messages.
+"""Secrets are redacted out of whatever leaves the process: run records, reports, messages.
 
 A job needs none in its settings: MLflow, the hub and object stores read theirs from the environment. But addresses
 carry passwords, and a setting may carry a token by mistake; MLflow keeps what it is told for ever.
@@ -30,7 +30,7 @@ def is_secret_name(name: str) -> bool:
     return _NAME.search(name) is not None
 
 
-def blotted(text: str) -> str:
+def redacted(text: str) -> str:
     """The text without passwords in addresses, signed queries, secret options, and values of secret variables."""
     for value in _secret_values():
         text = text.replace(value, BLOT)
@@ -44,21 +44,21 @@ def _without_value(option: re.Match[str]) -> str:
     return f"--{name}{option['equals']}{BLOT}" if is_secret_name(name) else option[0]
 
 
-def blotted_settings(settings: Any) -> Any:
-    """Settings with every text blotted, and with the values of secret names gone; nested as before."""
+def redacted_settings(settings: Any) -> Any:
+    """Settings with every text redacted, and with the values of secret names gone; nested as before."""
     if isinstance(settings, Mapping):
         return {
-            name: BLOT if is_secret_name(str(name)) and value is not None else blotted_settings(value)
+            name: BLOT if is_secret_name(str(name)) and value is not None else redacted_settings(value)
             for name, value in settings.items()
         }
     if isinstance(settings, (list, tuple)):
-        return [blotted_settings(item) for item in settings]
-    return blotted(settings) if isinstance(settings, str) else settings
+        return [redacted_settings(item) for item in settings]
+    return redacted(settings) if isinstance(settings, str) else settings
 
 
 def first_line(error: BaseException) -> str:
     """What an error of a library says, short and without secrets."""
-    return blotted(str(error).strip().splitlines()[0][:300]) if str(error).strip() else type(error).__name__
+    return redacted(str(error).strip().splitlines()[0][:300]) if str(error).strip() else type(error).__name__
 
 
 def _secret_values() -> list[str]:

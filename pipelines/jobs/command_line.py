@@ -1,4 +1,4 @@
-"""Reads recipes (YAML) and dotted overrides into a job's settings; every mistake becomes one sentence (ConfigError)."""
+"""Reads recipes (YAML) and dotted overrides into a job's settings; every mistake becomes one sentence (RecipeError)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.config.setting_names import SettingNames, dataclass_of, describe_type
-from pipelines.jobs.kinds import FINETUNE, INSTRUCT, Kind
+from pipelines.jobs.kinds import FINETUNE, INSTRUCT, JobKind
 from pipelines.jobs.options import NAMES, Options, add_options, read_options
 
 T = TypeVar("T")
@@ -26,14 +26,14 @@ _OWN_OPTIONS = {"config", "help", "print_config", "dry-run", *NAMES}
 _FLAGS = {"--dry-run", "--help", "-h", "--print_config"}
 
 
-def read_arguments(kind: Kind, arguments: Sequence[str]) -> tuple[Any, Options]:
+def read_arguments(kind: JobKind, arguments: Sequence[str]) -> tuple[Any, Options]:
     """Command line -> settings of a job of this kind, and which steps are wanted.
 
     Args:
         arguments: `--config recipe.yaml` and `--group.setting=value` overrides, later ones win; options of options.py.
 
     Raises:
-        ConfigError: one sentence that names the setting (or file) and what would work.
+        RecipeError: one sentence that names the setting (or file) and what would work.
     """
     names = SettingNames(kind.config)
     _check_names(arguments, names=names)
@@ -46,17 +46,17 @@ def read_arguments(kind: Kind, arguments: Sequence[str]) -> tuple[Any, Options]:
         try:
             values = vars(parser.parse_args(list(arguments)))
         except argparse.ArgumentError as error:
-            raise ConfigError(_sentence(str(error.message), names=names)) from error
+            raise RecipeError(_sentence(str(error.message), names=names)) from error
     options = read_options(values)
     return _build(kind.config, values, group=""), options
 
 
-def read_settings(kind: Kind, arguments: Sequence[str]) -> Any:
+def read_settings(kind: JobKind, arguments: Sequence[str]) -> Any:
     """The settings alone."""
     return read_arguments(kind, arguments)[0]
 
 
-def tuning_kind(arguments: Sequence[str]) -> Kind:
+def tuning_kind(arguments: Sequence[str]) -> JobKind:
     """Which of the two kinds of job that tune the recipes and overrides are for: one with `stage` is finetune.py's."""
     keys: set[str] = set()
     for place, argument in enumerate(arguments):
@@ -80,12 +80,12 @@ def _build(cls: type[T], values: Any, *, group: str) -> T:
     try:
         return cls(**built)
     except ValueError as error:
-        if isinstance(error, ConfigError):
+        if isinstance(error, RecipeError):
             raise
-        raise ConfigError(f"{group.rstrip('.')}: {error}") from error
+        raise RecipeError(f"{group.rstrip('.')}: {error}") from error
 
 
-def _parser(kind: Kind) -> ArgumentParser:
+def _parser(kind: JobKind) -> ArgumentParser:
     parser = ArgumentParser(
         prog=kind.script,
         usage=f"{kind.script} --config RECIPE [--group.setting=value ...] [--dry-run] [--until STEP] [--from STEP]",
@@ -108,7 +108,7 @@ def _check_names(arguments: Sequence[str], *, names: SettingNames) -> None:
         name, has_value, value = argument.removeprefix("--").partition("=")
         if not argument.startswith("-"):
             if not takes_value:
-                raise ConfigError(f"unexpected argument {argument!r}; settings are written --group.setting=value")
+                raise RecipeError(f"unexpected argument {argument!r}; settings are written --group.setting=value")
             takes_value = False
             continue
         takes_value = not has_value and argument not in _FLAGS
@@ -117,15 +117,15 @@ def _check_names(arguments: Sequence[str], *, names: SettingNames) -> None:
         elif name not in _OWN_OPTIONS and argument != "-h":
             names.check(name, where="command line")
     if not recipes and not {"--help", "-h"} & set(arguments):
-        raise ConfigError("no recipe given; pass --config pipelines/recipes/<run>.yaml")
+        raise RecipeError("no recipe given; pass --config pipelines/recipes/<run>.yaml")
     for recipe in recipes:
         _check_recipe(Path(recipe), names=names)
 
 
 def _check_recipe(path: Path, *, names: SettingNames) -> None:
     if not path.is_file():
-        near = sorted(str(other) for other in Path(__file__).parent.joinpath("recipes").glob("*.yaml"))
-        raise ConfigError(f"recipe not found: {path}; shipped recipes: {', '.join(near)}")
+        near = sorted(str(other) for other in Path(__file__).parents[1].joinpath("recipes").glob("*.yaml"))
+        raise RecipeError(f"recipe not found: {path}; shipped recipes: {', '.join(near)}")
     names.check_tree(_read_tree(path), where=str(path))
 
 
@@ -133,9 +133,9 @@ def _read_tree(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"recipe {path} must hold settings (name: value), got {type(tree).__name__}")
+        raise RecipeError(f"recipe {path} must hold settings (name: value), got {type(tree).__name__}")
     return tree
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipelines.data.sizes import num_images_of, texts_of
 from pipelines.jobs import preflight
-from pipelines.jobs.kinds import Kind
+from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
 from pipelines.workflow.step import FinishedStep, Step, find_finished, step_folder, step_key
 
@@ -32,7 +32,7 @@ class Planned:
     """why"""
 
 
-def describe_job(kind: Kind, config: Any, *, options: Options, storage: Path, console: Console) -> list[Planned]:
+def describe_job(kind: JobKind, config: Any, *, options: Options, storage: Path, console: Console) -> list[Planned]:
     """Print the plan and return it. Raises a ValueError with one sentence for whatever would stop the job at once."""
     steps, kept = options.wanted(kind.steps(config))
     preflight.check_sources(config, steps)

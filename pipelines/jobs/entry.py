@@ -6,18 +6,18 @@ import os
 import sys
 from collections.abc import Callable
 
-from pipelines.jobs.kinds import Kind
+from pipelines.jobs.kinds import JobKind
 
 
-def run_entry(kind: Kind, arguments: list[str]) -> int:
+def run_entry(kind: JobKind, arguments: list[str]) -> int:
     """Run a job of this kind and return its exit code."""
     return exit_code(lambda: _run(kind, arguments))
 
 
 def exit_code(run: Callable[[], None]) -> int:
     """0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
-    from memvp_train.config import ConfigError as PartConfigError
-    from pipelines.config.errors import ConfigError
+    from memvp_train.config import ConfigError
+    from pipelines.config.errors import RecipeError
     from pipelines.console.errors import user_sentence
 
     try:
@@ -30,11 +30,11 @@ def exit_code(run: Callable[[], None]) -> int:
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
-        return 2 if isinstance(error, (ConfigError, PartConfigError)) else 1
+        return 2 if isinstance(error, (RecipeError, ConfigError)) else 1
     return 0
 
 
-def _run(kind: Kind, arguments: list[str]) -> None:
+def _run(kind: JobKind, arguments: list[str]) -> None:
     from pipelines.jobs.command_line import read_arguments
     from pipelines.workflow.run_folder import storage_folder
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.config.plain import as_settings
-from pipelines.console.redaction import blotted_settings
+from pipelines.console.redaction import redacted_settings
 from pipelines.jobs.step_log import log_benchmark_report, log_report
 from pipelines.reports import benchmarks, instruct, page_content
 from pipelines.reports.page import Page, write_page
@@ -20,7 +20,7 @@ from pipelines.workflow.step import FinishedStep
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedJob:
     """A job whose steps are all finished."""
 
     config: Any
@@ -35,7 +35,7 @@ class Ended:
     """for the table of results"""
 
 
-def end_instruct(job: Ended) -> dict[str, Any]:
+def end_instruct(job: FinishedJob) -> dict[str, Any]:
     """The table of model states on the job's own test questions."""
     content = instruct.make_report(job.finished, name=job.config.name)
     instruct.write_report(content, folder=job.folder)
@@ -45,7 +45,7 @@ def end_instruct(job: Ended) -> dict[str, Any]:
     return content
 
 
-def end_benchmarks(job: Ended) -> dict[str, Any]:
+def end_benchmarks(job: FinishedJob) -> dict[str, Any]:
     """The official scores of every benchmark, and the differences between those who answered it."""
     content = benchmarks.make_report(job.finished, name=job.config.name)
     benchmarks.write_report(content, folder=job.folder)
@@ -56,11 +56,11 @@ def end_benchmarks(job: Ended) -> dict[str, Any]:
 
 
 def _write_page(
-    job: Ended, content: Mapping[str, Any], *, page_of: Callable[[page_content.Finished], Page]
+    job: FinishedJob, content: Mapping[str, Any], *, page_of: Callable[[page_content.Finished], Page]
 ) -> list[Path]:
     """report.html in the run folder; returns every picture of the job."""
     figures = job.folder / "figures"
-    page = page_of(page_content.Finished(content, job.finished, blotted_settings(as_settings(job.config)), figures))
+    page = page_of(page_content.Finished(content, job.finished, redacted_settings(as_settings(job.config)), figures))
     write_page(page, path=job.folder / "report.html")
     drawn = [picture.path for pictures in page.pictures.values() for picture in pictures]
     return drawn + [

@@ -13,7 +13,7 @@ from pipelines.workflow.step import Step
 
 
 @dataclass(frozen=True)
-class Kind:
+class JobKind:
     """One entry point's kind of job."""
 
     script: str
@@ -28,21 +28,21 @@ class Kind:
     """function of endings.py that reports when the last step is done"""
 
 
-INSTRUCT = Kind(
+INSTRUCT = JobKind(
     script="instruct_tune.py",
     title="Raw images to an evaluated, registered adapter: two stages of instruction tuning.",
     config=JobConfig,
     steps=instruct_steps,
     ending="end_instruct",
 )
-FINETUNE = Kind(
+FINETUNE = JobKind(
     script="finetune.py",
     title="The official files of one benchmark to an adapter tuned on it, its official score and a registered model.",
     config=FinetuneConfig,
     steps=finetune_steps,
     ending="end_benchmarks",
 )
-COMPARISON = Kind(
+COMPARISON = JobKind(
     script="evaluate.py",
     title="Any adapters of a language model on any benchmarks: predictions, official scores, one page to compare.",
     config=ComparisonConfig,

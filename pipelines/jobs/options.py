@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jsonargparse import ArgumentParser
 
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.workflow.step import Step
 
 NAMES = ("dry_run", "until", "from", "only")
@@ -28,13 +28,13 @@ class Options:
         """The steps up to the last one wanted, and the names of those that may not run.
 
         Raises:
-            ConfigError: a name is no step of this job, or nothing is left.
+            RecipeError: a name is no step of this job, or nothing is left.
         """
         names = [step.name for step in steps]
         first = 0 if self.start is None else _place(self.start, names=names, option="--from")
         last = len(names) - 1 if self.until is None else _place(self.until, names=names, option="--until")
         if last < first:
-            raise ConfigError(f"--until {self.until} comes before --from {self.start}; steps: {', '.join(names)}")
+            raise RecipeError(f"--until {self.until} comes before --from {self.start}; steps: {', '.join(names)}")
         return tuple(steps[: last + 1]), frozenset(names[:first])
 
 
@@ -53,7 +53,7 @@ def read_options(values: dict[str, object]) -> Options:
     """Take the options out of what the parser found."""
     dry_run, until, start, only = (values.pop(name, None) for name in NAMES)
     if only is not None and (until is not None or start is not None):
-        raise ConfigError("--only is --from and --until in one; give it alone")
+        raise RecipeError("--only is --from and --until in one; give it alone")
     return Options(dry_run=bool(dry_run), until=_text(only or until), start=_text(only or start))
 
 
@@ -63,5 +63,5 @@ def _text(value: object) -> str | None:
 
 def _place(name: str, *, names: list[str], option: str) -> int:
     if name not in names:
-        raise ConfigError(f"{option} {name!r} is no step of this job; steps: {', '.join(names)}")
+        raise RecipeError(f"{option} {name!r} is no step of this job; steps: {', '.join(names)}")
     return names.index(name)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from memvp_train.config import LoraSettings
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.config.instruct import JobConfig
 from pipelines.data.sources import Source, source_of, test_files
 from pipelines.steps.keys import trains_tower
@@ -25,7 +25,7 @@ def check_sources(config: Any, steps: Sequence[Step]) -> None:
     """Every official file and image folder that a step reads exists; the toy world brings its own.
 
     Raises:
-        ConfigError: naming the setting and the path.
+        RecipeError: naming the setting and the path.
     """
     for benchmark in dict.fromkeys(step.about["benchmark"] for step in steps if "benchmark" in step.about):
         _check_source(source_of(config, benchmark))
@@ -36,20 +36,20 @@ def _check_source(source: Source) -> None:
     if root is None:
         return
     if not root.is_dir():
-        raise ConfigError(f"{source.setting}: no folder {root.absolute()}{_ray_job_note(root)}")
+        raise RecipeError(f"{source.setting}: no folder {root.absolute()}{_ray_job_note(root)}")
     for setting, path in source.files().items():
         if not (root / path).exists():
-            raise ConfigError(f"{setting}: no file {root.absolute() / path}; put it there or correct the setting")
+            raise RecipeError(f"{setting}: no file {root.absolute() / path}; put it there or correct the setting")
     for setting, path in source.folders().items():
         if not (root / path).is_dir():
-            raise ConfigError(f"{setting}: no folder {root.absolute() / path}; put the images there")
+            raise RecipeError(f"{setting}: no folder {root.absolute() / path}; put the images there")
 
 
 def check_gate(config: Any) -> None:
     """The slice that the gate looks at is one that the job scores.
 
     Raises:
-        ConfigError: naming those there are.
+        RecipeError: naming those there are.
     """
     wanted = config.tracking.gate.slice
     if isinstance(config, JobConfig):
@@ -58,7 +58,7 @@ def check_gate(config: Any) -> None:
         scored = getattr(config.data, "tests", ())
     if wanted is not None and wanted not in scored:
         known = ", ".join(scored) or "nothing, as this job scores no model of its own"
-        raise ConfigError(f"tracking.gate.slice must be one of {known}, got {wanted!r}")
+        raise RecipeError(f"tracking.gate.slice must be one of {known}, got {wanted!r}")
 
 
 def _ray_job_note(path: Path) -> str:
@@ -76,7 +76,7 @@ def check_tracking(uri: str) -> None:
     """A server answers, a database file is one, a folder is refused (MLflow no longer writes to folders).
 
     Raises:
-        ConfigError: naming the address.
+        RecipeError: naming the address.
     """
     scheme = urlsplit(uri).scheme
     if scheme in ("http", "https"):
@@ -84,7 +84,7 @@ def check_tracking(uri: str) -> None:
     elif scheme == "sqlite":
         _check_database(Path(uri.removeprefix("sqlite:///")), uri=uri)
     elif scheme in ("", "file"):
-        raise ConfigError(
+        raise RecipeError(
             f"tracking.uri {uri!r} is a folder; MLflow needs sqlite:///<file>.db or http://<server>:<port>"
         )
 
@@ -101,7 +101,7 @@ def _check_server(uri: str) -> None:
         reason = f"HTTP {error.code}"
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "reason", error))
-    raise ConfigError(
+    raise RecipeError(
         f"the MLflow server at {uri} does not answer ({reason}); start it, correct tracking.uri, "
         "or leave tracking.uri out for a database in the storage folder"
     )
@@ -109,16 +109,16 @@ def _check_server(uri: str) -> None:
 
 def _check_database(path: Path, *, uri: str) -> None:
     if not path.parent.is_dir():
-        raise ConfigError(f"tracking.uri {uri!r}: no folder {path.parent}")
+        raise RecipeError(f"tracking.uri {uri!r}: no folder {path.parent}")
     if path.is_file() and path.stat().st_size and path.open("rb").read(len(_SQLITE_MAGIC)) != _SQLITE_MAGIC:
-        raise ConfigError(f"tracking.uri {uri!r}: {path} is not an SQLite database; move it away or name another file")
+        raise RecipeError(f"tracking.uri {uri!r}: {path} is not an SQLite database; move it away or name another file")
 
 
 def check_models(config: Any) -> dict[str, int]:
     """Models, tokenizer, templates and launch fit together; no weights are read. Returns trainable counts.
 
     Raises:
-        ConfigError or the ValueError of the part that does not fit, naming the settings.
+        RecipeError or the ValueError of the part that does not fit, naming the settings.
     """
     from memvp_train.launch.session import check_launch
     from memvp_train.models.language import build_tokenizer
@@ -160,14 +160,14 @@ def _check_lora(lora: LoraSettings | None, *, language_model: Any, setting: str)
     known = sorted({name.rpartition(".")[2] for name in found})
     unknown = [name for name in (lora.target_modules if lora else ()) if name not in known]
     if unknown:
-        raise ConfigError(f"{setting}: the language model has no {', '.join(unknown)}; it has {', '.join(known)}")
+        raise RecipeError(f"{setting}: the language model has no {', '.join(unknown)}; it has {', '.join(known)}")
 
 
 def _check_known(setting: str, template: str) -> None:
     from memvp_data.text import TEMPLATES
 
     if template not in TEMPLATES:
-        raise ConfigError(f"{setting} must be one of {', '.join(TEMPLATES)}, got {template!r}")
+        raise RecipeError(f"{setting} must be one of {', '.join(TEMPLATES)}, got {template!r}")
 
 
 def _check_features(config: Any) -> None:
@@ -178,14 +178,14 @@ def _check_features(config: Any) -> None:
     try:
         shape, memvp = feature_shape(config.vision), config.memvp
     except ModelError as error:
-        raise ConfigError(str(error)) from error
+        raise RecipeError(str(error)) from error
     if memvp.vision_hidden_size != shape.width:
-        raise ConfigError(
+        raise RecipeError(
             f"memvp.vision_hidden_size is {memvp.vision_hidden_size}, the tower's are {shape.width} wide; "
             f"set it to {shape.width}"
         )
     if memvp.num_slots < shape.num_rows:
-        raise ConfigError(
+        raise RecipeError(
             f"memvp.num_slots is {memvp.num_slots}, an image has {shape.num_rows} features; "
             f"set {shape.num_rows} or more"
         )

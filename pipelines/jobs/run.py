@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
 from pipelines.console.progress import step_progress
-from pipelines.console.redaction import blotted_settings
+from pipelines.console.redaction import redacted_settings
 from pipelines.jobs import finish, preflight
-from pipelines.jobs.kinds import Kind
+from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
 from pipelines.jobs.services import Services
 from pipelines.jobs.step_log import log_step
@@ -30,7 +30,7 @@ from pipelines.workflow.step import FinishedStep, Step, StepContext, find_finish
 _NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")
 
 
-def run_job(kind: Kind, config: Any, *, options: Options, storage: Path, console: Console) -> dict[str, Any] | None:
+def run_job(kind: JobKind, config: Any, *, options: Options, storage: Path, console: Console) -> dict[str, Any] | None:
     """Run what is not finished yet; returns the report, None if the job was not to run to its end.
 
     Raises a ValueError with one sentence for a user's mistake.
@@ -53,14 +53,14 @@ def run_job(kind: Kind, config: Any, *, options: Options, storage: Path, console
             if len(steps) < len(kind.steps(config)):
                 console.print(f"stopped after {steps[-1].name}, as asked; the same command without it goes on")
                 return None
-            return getattr(finish, kind.ending)(finish.Ended(config, job.finished, folder, tracker, console))
+            return getattr(finish, kind.ending)(finish.FinishedJob(config, job.finished, folder, tracker, console))
 
 
 def _open_tracking(config: Any, *, uri: str, storage: Path, folder: Path, console: Console) -> Tracker:
     settings = as_settings(config)
     key = digest_json({name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_JOB})
     tracker = open_tracker(config.tracking, uri=uri, storage=storage, run_folder=folder, key=key, console=console)
-    clean = blotted_settings(settings)
+    clean = redacted_settings(settings)
     own = {name: value for name, value in clean.items() if name not in _NOT_PART_OF_THE_JOB}
     tracker.open_parent(name=config.name, settings=flat_settings(own), text=describe_settings(clean))
     return tracker
@@ -90,7 +90,7 @@ class _Job:
             self.console.print(f"{step.title}: re-used (took {found.record.seconds:.1f} s when it was made)")
             self._log_reused(step, key=key, found=found)
         elif not may_run:
-            raise ConfigError(
+            raise RecipeError(
                 f"{step.name} is not finished under these settings, and --from leaves it out; run it first"
             )
         else:

@@ -12,13 +12,13 @@ from memvp_train.cost_model.extraction import ExtractionCost, extraction_cost
 from memvp_train.cost_model.hardware import CPU, Machine, machine_named
 from memvp_train.cost_model.stage import StageCost, Text, setup_of, stage_cost
 from memvp_train.methods.registry import WAYS
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.data.sizes import num_images_of, texts_of
 from pipelines.jobs.command_line import read_settings, tuning_kind
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlanRequest:
     """What is asked beside the recipe."""
 
     machine: str
@@ -67,16 +67,16 @@ def read_recipe(arguments: Sequence[str]) -> Any:
     """The settings of a job of either kind that tunes; a recipe with one stage is finetune.py's.
 
     Raises:
-        ConfigError: one sentence that names the setting or file and what would work.
+        RecipeError: one sentence that names the setting or file and what would work.
     """
     return read_settings(tuning_kind(arguments), arguments)
 
 
-def plan_of(config: Any, wanted: Wanted) -> Plan:
+def plan_of(config: Any, wanted: PlanRequest) -> Plan:
     """Cost of a recipe, JobConfig or FinetuneConfig.
 
     Raises:
-        ConfigError: workers do not divide a batch, a stage is unknown, or the machine is not in the table.
+        RecipeError: workers do not divide a batch, a stage is unknown, or the machine is not in the table.
         ModelError: the config of a model is not found.
     """
     machine = machine_named(wanted.machine)
@@ -86,7 +86,7 @@ def plan_of(config: Any, wanted: Wanted) -> Plan:
         check_batch_split(stage, num_workers=workers)
     unknown = set(wanted.tokens) - set(config.stages)
     if unknown:
-        raise ConfigError(f"--tokens names {min(unknown)!r}; the stages of this recipe are {', '.join(config.stages)}")
+        raise RecipeError(f"--tokens names {min(unknown)!r}; the stages of this recipe are {', '.join(config.stages)}")
     memvp, texts = config.memvp.to_dict(), texts_of(config, tokens=wanted.tokens)
     num_images = num_images_of(config) if wanted.num_images is None else wanted.num_images
     setup = setup_of(language=config.language, vision=config.vision, memvp=memvp, launch=launch, machine=machine)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-_STYLE = Path(__file__).with_name("html_page.css")
+_STYLE = Path(__file__).with_name("html_blocks.css")
 # The browser itself refuses what no page of ours needs: scripts, and anything from the network.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _KINDS = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}

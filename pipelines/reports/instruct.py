@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memvp_data.files.atomic import atomic_write
-from pipelines.console.redaction import blotted
+from pipelines.console.redaction import redacted
 from pipelines.evaluation.model_states import ROWS
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import FinishedStep
@@ -143,10 +143,10 @@ def print_report(report: Mapping[str, Any], *, console: Console, folder: Path, t
 def tracking_command(uri: str) -> str:
     """What to type, or where to go, to see the runs."""
     if uri.startswith("http"):
-        return blotted(uri)
+        return redacted(uri)
     mlflow = Path(sys.executable).parent / "mlflow"
     # Job execution is MLflow's own task queue: without it the server starts in a third of the time.
     return (
-        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} server --backend-store-uri {blotted(uri)} "
+        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} server --backend-store-uri {redacted(uri)} "
         "--workers 1 --port 5000  (then open http://127.0.0.1:5000)"
     )

@@ -17,7 +17,7 @@ from memvp_data.metrics.suite import score
 from memvp_data.samples import Sample, read_samples
 from memvp_train.training.metrics_log import read_metrics
 from pipelines.config.plain import describe_settings
-from pipelines.console.redaction import blotted
+from pipelines.console.redaction import redacted
 from pipelines.data.sources import test_table
 from pipelines.evaluation.model_states import ROWS
 from pipelines.reports.curves import CHARTS, draw_curves
@@ -204,7 +204,7 @@ def _benchmark_answers(job: Finished) -> Iterator[Answer]:
 def _the_same_again(job: Finished) -> dict[str, Any]:
     """Command, settings, versions, digests and seconds: what it takes to get the same, or to see why it differs."""
     return {
-        "command": blotted(shlex.join(["python", *sys.argv])),
+        "command": redacted(shlex.join(["python", *sys.argv])),
         "settings": describe_settings(dict(job.settings)),
         "origins": {
             "versions": {"python": platform.python_version(), **library_versions((*_PACKAGES, *_LIBRARIES))},

@@ -14,7 +14,7 @@ from pipelines.workflow.paths import samples_path
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome
 
-MODEL_FILE = Path(__file__).parent / "serving" / "model.py"
+MODEL_FILE = Path(__file__).parents[1] / "serving" / "mlflow_model.py"
 # Named without versions: the registered model runs wherever these packages do; the tested set is constraints.txt.
 _REQUIREMENTS = ("memvp-core", "memvp-data", "memvp-train", "mlflow", "torch", "transformers", "peft", "safetensors")
 

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from memvp_train.training.metrics_log import Row
 from pipelines.config.tracking import TrackingConfig
-from pipelines.console.redaction import blotted, blotted_settings, first_line
+from pipelines.console.redaction import first_line, redacted, redacted_settings
 from pipelines.tracking.run_ids import RunIds, run_ids, was_tracked
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Tracker:
         """Warn, and send nothing more in this submission."""
         self.offline = True
         self.console.print(
-            f"warning: MLflow at {blotted(self.uri)} stopped answering ({first_line(error)}); the job goes on, "
+            f"warning: MLflow at {redacted(self.uri)} stopped answering ({first_line(error)}); the job goes on, "
             "run the same command again to send what is missing"
         )
 
@@ -91,7 +91,7 @@ class Tracker:
             return
         self.parent_id = self._find_or_create(("runs", self.run_key), tags={"memvp.run_key": self.run_key}, name=name)
         self._start(self.parent_id, settings=settings)
-        self.client.log_text(self.parent_id, blotted(text), "settings.yaml")
+        self.client.log_text(self.parent_id, redacted(text), "settings.yaml")
 
     def open_child(self, step: str, *, key: str, settings: Mapping[str, Any]) -> str:
         """The step's run below the parent: found again or created. Returns "" when offline."""
@@ -105,7 +105,7 @@ class Tracker:
         return self.attempt(action) or ""
 
     def _start(self, run_id: str, *, settings: Mapping[str, Any]) -> None:
-        clean = blotted_settings(settings)
+        clean = redacted_settings(settings)
         params = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in clean.items()]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
@@ -156,7 +156,7 @@ class Tracker:
             name=name,
             digest=digest[:_LONGEST_DIGEST],
             source_type="local",
-            source=json.dumps({"uri": blotted(source)}),
+            source=json.dumps({"uri": redacted(source)}),
             profile=json.dumps({**profile, "sha256": digest}),
         )
         tags = [InputTag("mlflow.data.context", context)]
@@ -184,7 +184,7 @@ class Tracker:
         return next((model.model_id for model in found if model.status == "READY"), None)
 
     def _create_model(self, run_id: str, *, name: str, step: int, digest: str, folder: Path) -> str:
-        tags = {MLFLOW_MODEL_IS_EXTERNAL: "true", "memvp.digest": digest, "memvp.folder": blotted(str(folder))}
+        tags = {MLFLOW_MODEL_IS_EXTERNAL: "true", "memvp.digest": digest, "memvp.folder": redacted(str(folder))}
         model = self.client.create_logged_model(
             self.experiment_id,
             name=name,
@@ -236,7 +236,7 @@ class Tracker:
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        entries = [RunTag(name, blotted(value)) for name, value in tags.items()]
+        entries = [RunTag(name, redacted(value)) for name, value in tags.items()]
         self._for_run(run_id, lambda: self.client.log_batch(run_id, tags=entries))
 
     def _for_run(self, run_id: str, action: Callable[[], object]) -> None:
@@ -291,7 +291,7 @@ def open_tracker(
         experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts, _KIND)
     except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
         if not was_tracked(run_folder, uri=uri):
-            sentence = f"cannot open MLflow at {blotted(uri)} ({first_line(error)}); set tracking.uri"
+            sentence = f"cannot open MLflow at {redacted(uri)} ({first_line(error)}); set tracking.uri"
             raise TrackingError(sentence) from error
         tracker = Tracker(MlflowClient(uri, uri), uri, "", ids, key, console)
         tracker.go_offline(error)

@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from pipelines.console.redaction import blotted, first_line
+from pipelines.console.redaction import first_line, redacted
 from pipelines.tracking.gate import REASON_TAG, Verdict
 from pipelines.tracking.mlflow import Tracker, TrackingError
 from pipelines.tracking.model_version import NewVersion
@@ -37,12 +37,12 @@ def register_model(
         version = _registered_version(tracker, run_id, name=name) or _log_model(tracker, run_id, new)
         verdict = judge(_champion_tags(tracker, name=name, other_than=version))
         for key, value in {**new.tags, REASON_TAG: verdict.reason}.items():
-            tracker.client.set_model_version_tag(name, version, key, blotted(value))
+            tracker.client.set_model_version_tag(name, version, key, redacted(value))
         if verdict.passed:
             tracker.client.set_registered_model_alias(name, CHAMPION, version)
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"cannot register the model at {blotted(tracker.uri)} ({first_line(error)}); what was trained is kept, "
+            f"cannot register the model at {redacted(tracker.uri)} ({first_line(error)}); what was trained is kept, "
             "run the same command again when MLflow answers"
         ) from error
     uri = f"models:/{name}@{CHAMPION}" if verdict.passed else f"models:/{name}/{version}"

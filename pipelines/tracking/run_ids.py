@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.console.redaction import blotted
+from pipelines.console.redaction import redacted
 from pipelines.workflow.run_folder import read_json, write_json
 
 
@@ -37,4 +37,4 @@ def was_tracked(run_folder: Path, *, uri: str) -> bool:
 
 def run_ids(run_folder: Path, *, uri: str) -> RunIds:
     """The ids of a run at an address."""
-    return RunIds(run_folder / "mlflow.json", uri=blotted(uri))
+    return RunIds(run_folder / "mlflow.json", uri=redacted(uri))

@@ -18,7 +18,7 @@ from ray.core.generated import autoscaler_pb2
 
 from memvp_train.checkpoints.state import newest_step
 from memvp_train.config import LaunchConfig, from_plain, run_from_dict
-from memvp_train.launch.heartbeat import Sign, read_signs
+from memvp_train.launch.heartbeat import Heartbeat, read_heartbeats
 from memvp_train.launch.supervision import SIGNS_FOLDER
 from memvp_train.training.stage import WORKERS_FOLDER
 from tests.faults.runs import disturbed
@@ -28,16 +28,16 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 PREEMPTION = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
 
 
-def sign_at(folder: Path, *, rank: int, step: int, old: set[int]) -> Sign:
+def sign_at(folder: Path, *, rank: int, step: int, old: set[int]) -> Heartbeat:
     """The rank's sign when a group without any of the processes `old` has begun the step."""
     while True:
-        for sign in read_signs(folder):
+        for sign in read_heartbeats(folder):
             if sign.rank == rank and (sign.step or 0) >= step and sign.pid not in old:
                 return sign
         time.sleep(0.05)
 
 
-def take_away(cluster: Cluster, nodes: list[Any], sign: Sign) -> None:
+def take_away(cluster: Cluster, nodes: list[Any], sign: Heartbeat) -> None:
     """Tell that the node of a worker goes, and take it at the deadline."""
     client = GcsClient(address=cluster.address)
     deadline = int((time.time() + NOTICE_SECONDS) * 1000)
@@ -60,7 +60,7 @@ if __name__ == "__main__":
         old = set[int]()
         for rank, step in ((1, 8), (0, 26)):
             sign = sign_at(train / SIGNS_FOLDER, rank=rank, step=step, old=old)
-            old = {each.pid for each in read_signs(train / SIGNS_FOLDER)}
+            old = {each.pid for each in read_heartbeats(train / SIGNS_FOLDER)}
             take_away(cluster, nodes, sign)
             seen.append({"notice": sign.step or 0, "checkpoint": newest_step(train)})
 

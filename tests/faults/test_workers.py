@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from memvp_train.checkpoints.state import newest_step
-from memvp_train.launch.heartbeat import read_signs
+from memvp_train.launch.heartbeat import read_heartbeats
 from memvp_train.launch.session import LaunchError
 from memvp_train.launch.supervision import SIGNS_FOLDER
 from memvp_train.training.stage import WORKERS_FOLDER, prepare_stage
@@ -83,7 +83,7 @@ def _kill_at(steps: list[int], out: Path, done: list[int], stop: threading.Event
     for step in steps:
         rank = choice.randrange(LAUNCH.num_workers)
         while not stop.is_set():
-            signs = {sign.rank: sign for sign in read_signs(folder)}
+            signs = {sign.rank: sign for sign in read_heartbeats(folder)}
             sign = signs.get(rank)
             if sign is not None and sign.pid not in old and (sign.step or 0) >= step:
                 time.sleep(choice.random() * 0.02)
@@ -135,10 +135,10 @@ def test_hanging_worker_is_ended_and_replaced(
         while not stop.is_set() and not list(tmp_path.glob("fault-*")):
             time.sleep(0.05)
         hung.append(time.monotonic())
-        old = {sign.rank: sign.pid for sign in read_signs(folder)}
+        old = {sign.rank: sign.pid for sign in read_heartbeats(folder)}
         for has_come in (
             lambda: not psutil.pid_exists(old[1]),
-            lambda: {sign.pid for sign in read_signs(folder)}.isdisjoint(old.values()),
+            lambda: {sign.pid for sign in read_heartbeats(folder)}.isdisjoint(old.values()),
         ):
             while not stop.is_set() and not has_come():
                 time.sleep(0.05)

@@ -12,7 +12,7 @@ from pipelines.config.benchmarks import FinetuneConfig
 from pipelines.config.instruct import JobConfig
 from pipelines.jobs.command_line import read_settings
 from pipelines.jobs.entry import run_entry
-from pipelines.jobs.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
+from pipelines.jobs.kinds import COMPARISON, FINETUNE, INSTRUCT, JobKind
 from pipelines.jobs.preflight import planned_parameters
 from pipelines.workflow.run_folder import read_json
 from tests.pipelines.published_models import shape_overrides
@@ -26,7 +26,7 @@ BART, T5 = 3_784_704 + 49_152, 5_996_544 + 47_616
 class Recipe:
     """What a recipe promises."""
 
-    kind: Kind
+    kind: JobKind
     trial: str | None
     """recipe that makes it a trial of seconds"""
     counts: dict[str, int]

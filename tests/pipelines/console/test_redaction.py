@@ -1,8 +1,8 @@
-"""Secrets are blotted out, and what only looks a little like one is left as it is."""
+"""Secrets are redacted out, and what only looks a little like one is left as it is."""
 
 import pytest
 
-from pipelines.console.redaction import blotted, blotted_settings, is_secret_name
+from pipelines.console.redaction import is_secret_name, redacted, redacted_settings
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_settings_that_are_no_secrets(name: str) -> None:
     ],
 )
 def test_texts_are_blotted(text: str, expected: str) -> None:
-    assert blotted(text) == expected
-    assert blotted(expected) == expected
+    assert redacted(text) == expected
+    assert redacted(expected) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,13 +49,13 @@ def test_texts_are_blotted(text: str, expected: str) -> None:
      "https://host/@scope/package", "what is at http://a.b/c ?"],
 )  # fmt: skip
 def test_other_texts_stay(text: str) -> None:
-    assert blotted(text) == text
+    assert redacted(text) == text
 
 
 def test_values_of_secret_variables_are_blotted_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY_TOKEN", "canary-in-a-cage")
     monkeypatch.setenv("SHORT_TOKEN", "short")
-    assert blotted("a canary-in-a-cage sings, in short") == "a *** sings, in short"
+    assert redacted("a canary-in-a-cage sings, in short") == "a *** sings, in short"
 
 
 def test_settings_keep_their_shape() -> None:
@@ -64,6 +64,6 @@ def test_settings_keep_their_shape() -> None:
         "uri": "http://u:p@h",
         "list": ["http://u:p@h", 1.5],
     }
-    assert blotted_settings(settings) == {
+    assert redacted_settings(settings) == {
         "a": {"token": "***", "tokens": 8, "password": None}, "uri": "http://***@h", "list": ["http://***@h", 1.5],
     }  # fmt: skip

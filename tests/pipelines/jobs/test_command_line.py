@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.config.instruct import JobConfig
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
 from pipelines.jobs.command_line import read_arguments, read_settings
-from pipelines.jobs.kinds import COMPARISON, FINETUNE, INSTRUCT, Kind
+from pipelines.jobs.kinds import COMPARISON, FINETUNE, INSTRUCT, JobKind
 
 Recipe = Callable[..., JobConfig]
 
@@ -37,7 +37,7 @@ BAD_OVERRIDES = {
 
 @pytest.mark.parametrize(("override", "phrases"), BAD_OVERRIDES.items(), ids=list(BAD_OVERRIDES))
 def test_bad_override_is_one_sentence(recipe: Recipe, override: str, phrases: list[str]) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(RecipeError) as caught:
         recipe("smoke", override)
     assert "\n" not in str(caught.value)
     for phrase in phrases:
@@ -60,18 +60,18 @@ def _with_yaml(folder: Path, text: str) -> Path:
     ],
 )
 def test_bad_recipe_is_one_sentence(tmp_path: Path, text: str, phrase: str) -> None:
-    with pytest.raises(ConfigError, match=phrase) as caught:
+    with pytest.raises(RecipeError, match=phrase) as caught:
         read_settings(INSTRUCT, ["--config", str(_with_yaml(tmp_path, text))])
     assert "\n" not in str(caught.value)
 
 
 def test_missing_recipe_names_the_shipped_ones() -> None:
-    with pytest.raises(ConfigError, match=r"recipe not found: nope.yaml.*toyworld.yaml"):
+    with pytest.raises(RecipeError, match=r"recipe not found: nope.yaml.*toyworld.yaml"):
         read_settings(INSTRUCT, ["--config", "nope.yaml"])
 
 
 def test_no_recipe_at_all() -> None:
-    with pytest.raises(ConfigError, match="no recipe given"):
+    with pytest.raises(RecipeError, match="no recipe given"):
         read_settings(INSTRUCT, [])
 
 
@@ -111,7 +111,7 @@ def test_flat_settings_name_what_the_command_line_takes(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("kind", [INSTRUCT, FINETUNE, COMPARISON], ids=lambda kind: kind.script)
-def test_help_has_a_line_for_every_setting_by_group(kind: Kind, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_has_a_line_for_every_setting_by_group(kind: JobKind, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read_arguments(kind, ["--help"])
     assert ended.value.code == 0

@@ -9,7 +9,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.errors import user_sentence
@@ -90,6 +90,6 @@ def test_sentences_for_the_user(tmp_path: Path) -> None:
             console=Console(),
         )
     assert CANARY not in str(caught.value)
-    assert user_sentence(ConfigError(f"the server at {ADDRESS} does not answer")) == (
+    assert user_sentence(RecipeError(f"the server at {ADDRESS} does not answer")) == (
         "the server at https://***@host/x does not answer"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.config.errors import ConfigError
+from pipelines.config.errors import RecipeError
 from pipelines.jobs.command_line import read_arguments
 from pipelines.jobs.kinds import FINETUNE, INSTRUCT
 from pipelines.jobs.options import Options
@@ -46,7 +46,7 @@ def test_only_is_both() -> None:
     ],
 )
 def test_what_cannot_be_meant(arguments: list[str], sentence: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(RecipeError) as refused:
         wanted(*arguments)
     assert sentence in str(refused.value)
 

@@ -15,16 +15,16 @@ from memvp_data.toyworld.draw import draw_scene
 from memvp_data.toyworld.language import TASKS, ask, caption
 from memvp_data.toyworld.scenes import COLOURS, SHAPES, sample_scene
 
-FOUNDATIONS = Path(__file__).parents[3] / "pipelines" / "foundations"
+PRETRAINING = Path(__file__).parents[3] / "pipelines" / "pretraining"
 
 
 @pytest.fixture(scope="module")
 def training():
-    sys.path.insert(0, str(FOUNDATIONS))
+    sys.path.insert(0, str(PRETRAINING))
     import train_language
 
     yield train_language
-    sys.path.remove(str(FOUNDATIONS))
+    sys.path.remove(str(PRETRAINING))
 
 
 def test_every_look_points_at_what_it_names(training):

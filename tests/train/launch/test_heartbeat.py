@@ -8,9 +8,17 @@ from pathlib import Path
 
 import psutil
 
-from memvp_train.launch.heartbeat import BeatingBatches, Heart, Sign, StillWatch, kill_process, read_signs, where
+from memvp_train.launch.heartbeat import (
+    BeatingBatches,
+    Heartbeat,
+    HeartbeatWriter,
+    StillWatch,
+    kill_process,
+    read_heartbeats,
+    where,
+)
 
-SIGN = Sign(0, 10, 1.0, "node", step=5)
+SIGN = Heartbeat(0, 10, 1.0, "node", step=5)
 
 
 @dataclass
@@ -24,31 +32,31 @@ class _Batches:
 
 
 def test_batches_tell_the_step_and_its_samples(tmp_path: Path) -> None:
-    heart = Heart(tmp_path, rank=3, node="here")
-    (sign,) = read_signs(tmp_path)
+    heart = HeartbeatWriter(tmp_path, rank=3, node="here")
+    (sign,) = read_heartbeats(tmp_path)
     assert (sign.rank, sign.pid, sign.node, sign.step) == (3, os.getpid(), "here", None)
     assert where([sign]) == "the start, before any step"
     batches = BeatingBatches(_Batches(), beat=heart.beat)
     assert batches.at(6) == _Batches().at(6)
-    (sign,) = read_signs(tmp_path)
+    (sign,) = read_heartbeats(tmp_path)
     assert (sign.step, sign.samples) == (7, ("a6", "b", "c"))
     assert where([sign, replace(sign, rank=4, samples=()), SIGN]) == "step 7 (samples a6, b, c)"
     assert where([sign], num_samples=2) == "step 7 (samples a6, b and 1 more)"
     validation = batches.watched([1, 2])
     for _ in range(2):  # it can be read again
-        numbers = [(item, read_signs(tmp_path)[0]) for item in validation]
+        numbers = [(item, read_heartbeats(tmp_path)[0]) for item in validation]
         assert [item for item, _ in numbers] == [1, 2]
         assert numbers[0][1] != numbers[1][1], "two signs at the same step are told apart"
         assert {sign.step for _, sign in numbers} == {7}
     heart.stop()
-    assert read_signs(tmp_path) == []
+    assert read_heartbeats(tmp_path) == []
 
 
 def test_half_a_sign_is_none(tmp_path: Path) -> None:
-    Heart(tmp_path, rank=0, node="here")
+    HeartbeatWriter(tmp_path, rank=0, node="here")
     (path,) = tmp_path.iterdir()
     path.write_text(path.read_text()[:-9])
-    assert read_signs(tmp_path) == []
+    assert read_heartbeats(tmp_path) == []
 
 
 def test_only_who_stands_still_long_enough_is_told_and_once() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from memvp_train.checkpoints.state import TrainingState, write_state
-from memvp_train.launch.heartbeat import Heart, Sign
+from memvp_train.launch.heartbeat import Heartbeat, HeartbeatWriter
 from memvp_train.launch.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs
 
 pytestmark = pytest.mark.faults
@@ -18,7 +18,7 @@ def test_restarts_without_progress_end_with_step_samples_and_rank(tmp_path: Path
     restarts = Restarts(tmp_path, failure=failure, limit=3)
     tensors = {"a": torch.ones(2)}
     write_state(TrainingState(40, tensors, tensors, tensors), tmp_path / "step-000000040-x")
-    Heart(tmp_path / SIGNS_FOLDER, rank=1, node="n").beat(41, ["poison"])
+    HeartbeatWriter(tmp_path / SIGNS_FOLDER, rank=1, node="n").beat(41, ["poison"])
     errors: dict[int, Exception] = {1: RuntimeError("Traceback\n  cannot decode poison")}
     assert [restarts.failed(errors) for _ in range(4)] == [False, False, False, True]
     assert failure.read() == (
@@ -45,9 +45,9 @@ def test_what_a_worker_said_itself_ends_the_run_at_once(tmp_path: Path) -> None:
 
 def test_whole_group_is_ended_within_twice_the_time_out(tmp_path: Path) -> None:
     """Only rank 1 moves on; rank 0 waits, as for a peer that hangs."""
-    hearts = [Heart(tmp_path / SIGNS_FOLDER, rank=rank, node="n") for rank in (0, 1)]
+    hearts = [HeartbeatWriter(tmp_path / SIGNS_FOLDER, rank=rank, node="n") for rank in (0, 1)]
     hearts[0].beat(1)
-    killed: list[tuple[Sign, float]] = []
+    killed: list[tuple[Heartbeat, float]] = []
     start = time.monotonic()
     with ending_hangs(tmp_path, seconds=0.5, kill=lambda sign: killed.append((sign, time.monotonic() - start))):
         for step in range(10):

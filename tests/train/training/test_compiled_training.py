@@ -31,7 +31,7 @@ def test_compiled_stage_equals_eager(tiny: Any, tmp_path: Path, checkpointed: bo
         out = tmp_path / name
         settings = {"num_steps": 3, "gradient_checkpointing": checkpointed, "compile": name == "compiled"}
         config = prepare_stage(tiny.run(out, lora=LoraSettings(rank=2), **settings), HERE).config
-        code = f"from tests.train.training.test_compiled_training import train, Path; train({config!r}, Path({str(out)!r}))"
+        code = f"from {__name__} import train, Path; train({config!r}, Path({str(out)!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     eager, compiled = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("eager", "compiled"))

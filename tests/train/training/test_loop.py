@@ -141,5 +141,6 @@ def test_infinite_loss_stops_before_it_is_committed(tiny: Any, tmp_path: Path) -
 
 
 def test_loop_needs_neither_ray_nor_deepspeed() -> None:
-    code = "import sys, memvp_train.training.worker, memvp_train.training.loop; print([m for m in ('ray', 'deepspeed') if m in sys.modules])"
+    imports = "import sys, memvp_train.training.worker, memvp_train.training.loop"
+    code = f"{imports}; print([m for m in ('ray', 'deepspeed') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -163,7 +163,7 @@ def _live_only(found: Tensor, memory: VisualMemory, *, index: Tensor) -> Float[T
     return found * own.to(found)
 
 
-class _Onlooker(FFNHook):
+class FFNInputRecorder(FFNHook):
     """Sees the input x of an FFN as the memory sees it, and adds nothing."""
 
     def __init__(self, *, layer: int, inputs: dict[int, Tensor]) -> None:
@@ -181,7 +181,7 @@ def _ffn_inputs(model: MemVPModel) -> Generator[dict[int, Tensor]]:
     handles = [
         handle
         for layer, site in enumerate(model.injection.sites)
-        for handle in _Onlooker(layer=layer, inputs=inputs).attach(model.language_model, site)
+        for handle in FFNInputRecorder(layer=layer, inputs=inputs).attach(model.language_model, site)
     ]
     try:
         yield inputs

@@ -1,4 +1,4 @@
-"""Where the toy world's two small foundation models lie: shipped as safetensors, made by `pipelines/foundations/`."""
+"""Where the toy world's two small foundation models lie: shipped as safetensors, made by `pipelines/pretraining/`."""
 
 from __future__ import annotations
 

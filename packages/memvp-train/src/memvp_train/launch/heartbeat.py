@@ -20,7 +20,7 @@ Beat = Callable[[int, Sequence[str]], None]
 
 
 @dataclass(frozen=True)
-class Sign:
+class Heartbeat:
     """Where a worker is."""
 
     rank: int
@@ -39,13 +39,13 @@ class Sign:
     """Signs that this process has given: one that is like the last is a sign nevertheless."""
 
 
-class Heart:
+class HeartbeatWriter:
     """Writes the signs of one worker."""
 
     def __init__(self, folder: Path, *, rank: int, node: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"rank-{rank:05d}.json"
-        self._sign = Sign(rank, os.getpid(), psutil.Process().create_time(), node)
+        self._sign = Heartbeat(rank, os.getpid(), psutil.Process().create_time(), node)
         self._longest = 0
         self._path.write_bytes(b"")
         self._write(self._sign)
@@ -60,7 +60,7 @@ class Heart:
         """This worker is done and need not be watched any more."""
         self._path.unlink(missing_ok=True)
 
-    def _write(self, sign: Sign) -> None:
+    def _write(self, sign: Heartbeat) -> None:
         # Neither synced nor renamed: it is read while it is written, and half a sign counts as none. Nor emptied first,
         # which would make ext4 write it out at once, every step; blanks cover what a longer sign left.
         body = json.dumps(vars(sign)).encode()
@@ -101,13 +101,13 @@ class _Watched(Generic[T]):
             yield item
 
 
-def read_signs(folder: Path) -> list[Sign]:
+def read_heartbeats(folder: Path) -> list[Heartbeat]:
     """The last sign of every worker that is at work, by rank."""
     signs = []
     for path in sorted(folder.glob("rank-*.json")):
         try:
             values = json.loads(path.read_bytes())
-            signs.append(Sign(**{**values, "samples": tuple(values["samples"])}))
+            signs.append(Heartbeat(**{**values, "samples": tuple(values["samples"])}))
         except (OSError, ValueError, TypeError, KeyError):
             continue
     return signs
@@ -118,9 +118,9 @@ class StillWatch:
 
     def __init__(self, *, seconds: float) -> None:
         self._seconds = seconds
-        self._since: dict[int, tuple[Sign, float]] = {}
+        self._since: dict[int, tuple[Heartbeat, float]] = {}
 
-    def still(self, signs: Iterable[Sign], *, now: float) -> list[Sign]:
+    def still(self, signs: Iterable[Heartbeat], *, now: float) -> list[Heartbeat]:
         """Those that have not moved for `seconds` up to `now`, each told once; not while models are built."""
         found = []
         for sign in signs:
@@ -146,7 +146,7 @@ def kill_process(pid: int, started: float) -> bool:
     return True
 
 
-def where(signs: Sequence[Sign], *, num_samples: int = 8) -> str:
+def where(signs: Sequence[Heartbeat], *, num_samples: int = 8) -> str:
     """The latest step that was begun and its samples, for a sentence: "step 57 (samples a, b)"."""
     step = max((sign.step or 0 for sign in signs), default=0)
     if not step:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from memvp_data.files.atomic import atomic_write
 from memvp_train.checkpoints.state import newest_step
-from memvp_train.launch.heartbeat import Sign, StillWatch, read_signs, where
+from memvp_train.launch.heartbeat import Heartbeat, StillWatch, read_heartbeats, where
 
 SIGNS_FOLDER = "signs-of-life"
 _LONGEST_POLL = 10.0
@@ -61,7 +61,7 @@ class Restarts:
             return False
         # A rank that died says more than the others, whose connection to it broke.
         rank = min(errors, key=lambda rank: (not hasattr(errors[rank], "preempted"), rank))
-        signs = read_signs(self._run_folder / SIGNS_FOLDER)
+        signs = read_heartbeats(self._run_folder / SIGNS_FOLDER)
         self._failure.write(
             f"workers of {self._run_folder} failed more than {self._limit} times in a row without a new checkpoint "
             f"after step {newest_step(self._run_folder)}, last at {where(signs)}; "
@@ -77,7 +77,7 @@ def last_line(error: Exception) -> str:
 
 
 @contextmanager
-def ending_hangs(run_folder: Path, *, seconds: float, kill: Callable[[Sign], object]) -> Iterator[None]:
+def ending_hangs(run_folder: Path, *, seconds: float, kill: Callable[[Heartbeat], object]) -> Iterator[None]:
     """While the block runs, `kill` every worker of a group in which one has not moved for `seconds`."""
     stop = threading.Event()
     arguments = (run_folder / SIGNS_FOLDER, seconds, kill, stop)
@@ -90,10 +90,10 @@ def ending_hangs(run_folder: Path, *, seconds: float, kill: Callable[[Sign], obj
         thread.join()
 
 
-def _end_hangs(folder: Path, seconds: float, kill: Callable[[Sign], object], stop: threading.Event) -> None:
+def _end_hangs(folder: Path, seconds: float, kill: Callable[[Heartbeat], object], stop: threading.Event) -> None:
     watch = StillWatch(seconds=seconds)
     while not stop.wait(min(seconds / 5, _LONGEST_POLL)):
-        signs = read_signs(folder)
+        signs = read_heartbeats(folder)
         still = watch.still(signs, now=time.monotonic())
         if still:
             _log.warning(

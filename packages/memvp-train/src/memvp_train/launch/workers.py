@@ -36,7 +36,7 @@ from memvp_train.checkpoints.state import (
 )
 from memvp_train.config import LaunchConfig
 from memvp_train.launch.environment import environment, quiet
-from memvp_train.launch.heartbeat import Beat, Heart, Sign, kill_process
+from memvp_train.launch.heartbeat import Beat, Heartbeat, HeartbeatWriter, kill_process
 from memvp_train.launch.ray_snapshot import copy_snapshot, mend_snapshot
 from memvp_train.launch.session import LaunchError, ray_session
 from memvp_train.launch.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, last_line
@@ -145,7 +145,7 @@ def _worker_main(loop_config: dict[str, Any]) -> None:
     torch.set_num_threads(work.launch.cpus_per_worker)
     os.environ.setdefault("DEEPSPEED_TIMEOUT", str(math.ceil(work.launch.timeout_seconds / 60)))
     rank, node = ray.train.get_context().get_world_rank(), ray.get_runtime_context().get_node_id()
-    heart = Heart(work.run_folder / SIGNS_FOLDER, rank=rank, node=node)
+    heart = HeartbeatWriter(work.run_folder / SIGNS_FOLDER, rank=rank, node=node)
     checkpoints = RayCheckpoints(work.run_folder, lease=work.lease)
     try:
         work.fn(work.config, device=get_device(), checkpoints=checkpoints, beat=heart.beat)
@@ -210,7 +210,7 @@ def _train_settings(launch: LaunchConfig) -> Iterator[None]:
         yield
 
 
-def _kill(sign: Sign) -> None:
+def _kill(sign: Heartbeat) -> None:
     """End a worker where it runs: one that is stopped or hangs in a library hears nothing else."""
     place = NodeAffinitySchedulingStrategy(sign.node, soft=False)
     ray.remote(kill_process).options(num_cpus=0, scheduling_strategy=place).remote(sign.pid, sign.started)
