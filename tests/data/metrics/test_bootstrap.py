@@ -1,13 +1,15 @@
 """Intervals hold their value, shrink with more images, and take questions about one image together."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.metrics.bootstrap import differences, intervals
+from memvp_data.metrics import bootstrap
+from memvp_data.metrics.bootstrap import Difference, Draws, Interval, draw
 from memvp_data.metrics.pairing import ScoreError
 from memvp_data.metrics.tally import Mark, Measure, Tally, make_tally, tally_marks
 
@@ -22,6 +24,14 @@ MARKS = st.lists(
     min_size=1,
     max_size=30,
 )
+
+
+def intervals(tally: Tally, **how: int) -> dict[str, Interval]:
+    return bootstrap.intervals(tally, draw(tally, **how))
+
+
+def differences(tally: Tally, other: Tally, **how: int) -> dict[str, Difference]:
+    return bootstrap.differences(draw(tally, **how), draw(other, **how))
 
 
 @given(MARKS)
@@ -128,3 +138,26 @@ def test_no_resamples_and_undefined_scores() -> None:
     nothing = {"nothing": Measure(lambda totals: totals["a"] * np.nan, 0)}
     tally = make_tally([("i", {"a": 1.0})], measures=nothing, n=1, num_unparsable=0)
     assert np.isnan([intervals(tally)["nothing"].value, intervals(tally)["nothing"].low]).all()
+
+
+def test_draws_in_a_file_compare_as_those_they_were_made_from(tmp_path: Path) -> None:
+    one, other = draw(coin(40, per_image=2)), draw(coin(40, per_image=2, seed=1))
+    one.write(tmp_path / "one.safetensors")
+    other.write(tmp_path / "other.safetensors")
+    read = [Draws.read(tmp_path / f"{name}.safetensors") for name in ("one", "other")]
+    assert bootstrap.differences(*read) == bootstrap.differences(one, other)
+    assert read[0].values == one.values
+
+
+def test_draws_of_other_resamples_are_not_compared() -> None:
+    one = draw(coin(40, per_image=2))
+    for other in (draw(coin(40, per_image=2), seed=1), draw(coin(40, per_image=2), resamples=10)):
+        with pytest.raises(ScoreError, match="a paired test needs"):
+            bootstrap.differences(one, other)
+
+
+def test_a_file_that_holds_no_draws_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    for name in ("x.safetensors", "missing.safetensors"):
+        with pytest.raises(ScoreError, match=rf"{name} is not a file of resampled scores"):
+            Draws.read(tmp_path / name)

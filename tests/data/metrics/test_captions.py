@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memvp_data.metrics import captions, meteor
-from memvp_data.metrics.bootstrap import intervals
+from memvp_data.metrics.bootstrap import draw, intervals
 from memvp_data.metrics.cider import cider
 from memvp_data.metrics.java_tools import METEOR, find_jar
 from memvp_data.metrics.pairing import ScoreError
@@ -94,7 +94,7 @@ def test_raw_captions_with_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
             (asked("3", "Snow.", image="k"), " . "),
         )
     )
-    found = intervals(made, resamples=50)
+    found = intervals(made, draw(made, resamples=50))
     assert [*found] == ["CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
     assert all(part.low <= part.value <= part.high and part.n == 3 for part in found.values())
     assert made.num_unparsable == 1

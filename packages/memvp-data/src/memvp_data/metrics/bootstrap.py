@@ -1,15 +1,22 @@
 """Intervals and paired tests by resampling images, not questions: questions about one image share its luck.
 
 Percentile bootstrap, seeded: the same files give the same numbers. Of two predictions files each resample takes the
-same images, so what makes an image hard cancels out of the difference.
+same images, so what makes an image hard cancels out of the difference. `Draws` is what both are made of; kept in a file,
+it lets predictions be compared later that were scored once.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
+from memvp_data.files.atomic import atomic_write
 from memvp_data.metrics.pairing import ScoreError
 from memvp_data.metrics.tally import Tally, Values
 
@@ -40,32 +47,70 @@ class Difference:
     """Two-sided: how often resampling turns the difference around; never below 2 / (resamples + 1)."""
 
 
-def intervals(tally: Tally, *, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Interval]:
-    """Every score of a tally with its interval; widened to the value itself where the percentiles leave it out."""
-    values, draws = tally.values(), _draws(tally, resamples=resamples, seed=seed)
-    return {
-        name: Interval(values[name], *_bounds(draws[name], value=values[name]), n=measure.n)
-        for name, measure in tally.measures.items()
-    }
+@dataclass(frozen=True)
+class Draws:
+    """Every score of one predictions file, and its value on every resample of the images."""
+
+    images: str
+    """SHA-256 of the images' names: only draws of the same images are compared."""
+    seed: int
+    """Of the resamples."""
+    values: dict[str, float]
+    """Over all images once."""
+    resampled: dict[str, Values]
+    """One entry per resample."""
+
+    def write(self, path: Path) -> None:
+        """As a safetensors file."""
+        metadata = {"images": self.images, "seed": str(self.seed), "values": json.dumps(self.values)}
+        with atomic_write(path) as file:
+            file.write(save(self.resampled, metadata=metadata))
+
+    @classmethod
+    def read(cls, path: Path) -> "Draws":
+        """The inverse of `write`. Raises `ScoreError` for anything else."""
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                found, names = file.metadata(), file.keys()
+                resampled = {name: file.get_tensor(name) for name in names}
+                values = json.loads(found["values"])
+                return cls(found["images"], int(found["seed"]), values, {name: resampled[name] for name in values})
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ScoreError(
+                f"{path} is not a file of resampled scores ({error}); score the predictions again"
+            ) from None
 
 
-def differences(tally: Tally, other: Tally, *, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Difference]:
-    """`tally` minus `other`, score by score. Both must come from the same samples."""
-    if tally.images != other.images or list(tally.measures) != list(other.measures):
-        raise ScoreError("a paired test needs two predictions files over the same samples; pass one samples table")
-    first, second = tally.values(), other.values()
-    draws = [_draws(either, resamples=resamples, seed=seed) for either in (tally, other)]
-    return {name: _difference(first[name] - second[name], draws[0][name] - draws[1][name]) for name in tally.measures}
-
-
-def _draws(tally: Tally, *, resamples: int, seed: int) -> dict[str, Values]:
+def draw(tally: Tally, *, resamples: int = RESAMPLES, seed: int = SEED) -> Draws:
     """Every score on every resample."""
     parts: dict[str, list[Values]] = {name: [] for name in tally.measures}
     for weights in _weights(len(tally.images), resamples=resamples, seed=seed):
         totals = tally.totals(weights)
         for name, measure in tally.measures.items():
             parts[name].append(measure.value(totals))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    images = hashlib.sha256("\0".join(tally.images).encode()).hexdigest()
+    return Draws(images, seed, tally.values(), {name: np.concatenate(values) for name, values in parts.items()})
+
+
+def intervals(tally: Tally, draws: Draws) -> dict[str, Interval]:
+    """Every score of a tally with its interval; widened to the value itself where the percentiles leave it out."""
+    values = draws.values
+    return {
+        name: Interval(values[name], *_bounds(draws.resampled[name], value=values[name]), n=measure.n)
+        for name, measure in tally.measures.items()
+    }
+
+
+def differences(first: Draws, second: Draws) -> dict[str, Difference]:
+    """`first` minus `second`, score by score. Both must come from the same samples and resamples."""
+    names, shapes = list(first.resampled), {name: found.shape for name, found in first.resampled.items()}
+    is_paired = (first.images, first.seed) == (second.images, second.seed) and names == list(second.resampled)
+    if not is_paired or any(second.resampled[name].shape != shape for name, shape in shapes.items()):
+        raise ScoreError("a paired test needs two predictions files over the same samples; pass one samples table")
+    return {
+        name: _difference(first.values[name] - second.values[name], first.resampled[name] - second.resampled[name])
+        for name in names
+    }
 
 
 def _weights(num_images: int, *, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -4,7 +4,7 @@ A report holds every score with its interval, how many questions stand behind it
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import isnan
 from typing import Any
@@ -22,7 +22,7 @@ from memvp_data.metrics import (
     video,
     vqa,
 )
-from memvp_data.metrics.bootstrap import RESAMPLES, SEED, Difference, Interval, differences, intervals
+from memvp_data.metrics.bootstrap import RESAMPLES, SEED, Difference, Draws, Interval, differences, draw, intervals
 from memvp_data.metrics.pairing import Answered, ScoreError, pair
 from memvp_data.metrics.tally import Tally
 from memvp_data.samples import Sample
@@ -90,22 +90,36 @@ def score(
     seed: int = SEED,
 ) -> Report:
     """Score predictions with the metric of a dataset, and compare them with others of the same questions."""
-    metric, questions = find_metric(dataset), list(samples)
-    tally = metric(pair(predictions, questions))
-    compared: dict[str, Difference] = {}
-    if other is not None:
-        compared = differences(tally, metric(pair(other, questions)), resamples=resamples, seed=seed)
-    return Report(
+    questions = list(samples)
+    report, draws = score_once(dataset, predictions, questions, resamples=resamples, seed=seed)
+    if other is None:
+        return report
+    against = draw(find_metric(dataset)(pair(other, questions)), resamples=resamples, seed=seed)
+    return replace(report, differences=differences(draws, against))
+
+
+def score_once(
+    dataset: str,
+    predictions: Iterable[dict[str, Any]],
+    samples: Iterable[Sample],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[Report, Draws]:
+    """The report, and what later comparisons with other predictions need: `bootstrap.differences` of two draws."""
+    tally = find_metric(dataset)(pair(predictions, samples))
+    draws = draw(tally, resamples=resamples, seed=seed)
+    report = Report(
         dataset=dataset,
         n=tally.n,
         num_images=len(tally.images),
         unparsable=tally.num_unparsable / tally.n,
-        scores=intervals(tally, resamples=resamples, seed=seed),
-        differences=compared,
+        scores=intervals(tally, draws),
         notes=tally.notes + _few_images(len(tally.images)),
         resamples=resamples,
         seed=seed,
     )
+    return report, draws
 
 
 def find_metric(dataset: str) -> Metric:
