@@ -1,10 +1,10 @@
-"""Retrieval maps of test questions: which patches the word of the answer looked up."""
+"""A look into a tuned model: which patches the word of an answer looked up, and how large an image's memory is."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +14,79 @@ from numpy.typing import NDArray
 
 from memvp_data.features import FeatureStore
 from memvp_data.images import PREPROCESSING, load_image, preprocess
-from memvp_data.samples import Sample
+from memvp_data.samples import Sample, read_samples
 from memvp_data.shards.reader import ShardReader
 from memvp_data.text import encode_prompt
-from pipelines.evaluation.retrieval_figure import Panel
+from memvp_train.config import LanguageModelConfig
+from pipelines.evaluation.chosen_questions import choose
+from pipelines.evaluation.questions import QuestionSet, answer_texts
+from pipelines.evaluation.retrieval_figure import Panel, draw_retrieval_page
 
-_SHOWN_ROWS = {"base": "base", "stage1": "stage 1", "stage2": "stage 2"}
+_SHOWN_STATES = {"base": "base", "stage1": "stage 1", "stage2": "stage 2"}
 
 
-def make_panels(
-    samples: Sequence[Sample],
-    *,
-    model: Any,
-    tokenizer: Any,
-    features: FeatureStore,
-    images: Path,
-    predictions: Path,
-    template: str,
-    preprocessing: str,
-) -> list[Panel]:
-    """One panel per sample; answers come from the prediction files."""
-    reader = ShardReader(images)
-    given = {row: _answers(predictions / row / "image.jsonl") for row in _SHOWN_ROWS}
-    panels = []
-    for sample in samples:
+@dataclass(frozen=True)
+class LookInside:
+    """A tuned model with the features it reads."""
+
+    model: Any
+    tokenizer: Any
+    features: FeatureStore
+
+    def image_memory_bytes(self) -> int:
+        """Bytes of the memory of one image."""
+        zeros = torch.zeros(1, *self.features.feature_shape, device=next(self.model.parameters()).device)
+        return int(self.model.encode(zeros).nbytes)
+
+    def draw_maps(
+        self, questions: QuestionSet, *, count: int, images: Path, preprocessing: str, predictions: Path, out: Path
+    ) -> list[Path]:
+        """A page of `count` questions with their maps below the folder `out`; none where no question has an image."""
+        asked = [sample for sample in read_samples(questions.table) if sample.image_ids]
+        chosen = choose(asked, count=count)
+        if not chosen:
+            return []
+        given = {
+            title: answer_texts(predictions / state / f"{questions.split}.jsonl")
+            for state, title in _SHOWN_STATES.items()
+        }
+        reader = ShardReader(images)
+        panels = [
+            self._panel(sample, template=questions.template, reader=reader, preprocessing=preprocessing, given=given)
+            for sample in chosen
+        ]
+        out.mkdir(exist_ok=True)
+        return [draw_retrieval_page(panels, path=out / "retrieval.png")]
+
+    def _panel(
+        self,
+        sample: Sample,
+        *,
+        template: str,
+        reader: ShardReader,
+        preprocessing: str,
+        given: Mapping[str, Mapping[str, str]],
+    ) -> Panel:
         image_id = sample.image_ids[0]
         (encoded,) = reader.read(image_id).values()
-        answers = {"right": ", ".join(sample.answers[:2])}
-        answers.update({title: given[row].get(sample.id, "?") for row, title in _SHOWN_ROWS.items()})
-        panels.append(
-            Panel(
-                pixels=_visible(encoded, name=image_id, preprocessing=preprocessing),
-                heat=answer_map(
-                    model,
-                    prompt=encode_prompt(sample, tokenizer=tokenizer, template=template),
-                    features=features.load([image_id]),
-                ),
-                question=sample.turns[-1].text,
-                answers=answers,
-            )
+        prompt = encode_prompt(sample, tokenizer=self.tokenizer, template=template)
+        answers = {title: texts.get(sample.id, "?") for title, texts in given.items()}
+        return Panel(
+            pixels=_visible(encoded, name=image_id, preprocessing=preprocessing),
+            heat=answer_map(self.model, prompt=prompt, features=self.features.load([image_id])),
+            question=sample.turns[-1].text,
+            answers={"right": ", ".join(sample.answers[:2]), **answers},
         )
-    return panels
+
+
+def look_inside(language: LanguageModelConfig, *, adapter: Path, features: Path) -> LookInside:
+    """Load a tuned model in evaluation mode."""
+    from memvp_core import MemVPModel
+    from memvp_train.models.language import build_language_model, build_tokenizer
+
+    model = MemVPModel.from_pretrained(build_language_model(language), adapter).eval()
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return LookInside(model, build_tokenizer(language), FeatureStore(features))
 
 
 def answer_map(model: Any, *, prompt: tuple[int, ...], features: torch.Tensor) -> NDArray[np.float32]:
@@ -87,9 +119,3 @@ def _visible(encoded: bytes, *, name: str, preprocessing: str) -> NDArray[np.flo
     normalised = preprocess(load_image(encoded, name=name), preprocessing=preprocessing)
     mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (how.mean, how.std))
     return np.clip(normalised * std + mean, 0, 1).transpose(1, 2, 0)
-
-
-def _answers(path: Path) -> dict[str, str]:
-    with open(path, encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return {str(row["question_id"]): str(row["text"]).strip() for row in rows}

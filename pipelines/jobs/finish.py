@@ -1,8 +1,8 @@
-"""How each kind of job ends when its last step is done: a report on disk, in MLflow and on the screen."""
+"""What is done when a job's last step is done: a report on disk, in MLflow and on the screen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,18 @@ from rich.console import Console
 
 from pipelines.config.plain import as_settings
 from pipelines.console.redaction import redacted_settings
-from pipelines.jobs.step_log import log_benchmark_report, log_report
-from pipelines.reports import benchmarks, instruct, page_content
-from pipelines.reports.page import Page, write_page
+from pipelines.reports.page import write_page
+from pipelines.reports.page_content import Finished, make_page
+from pipelines.reports.results import ReportForm, make_report, results_of
 from pipelines.reports.task_chart import draw_tasks
+from pipelines.reports.written import print_report, write_report
+from pipelines.tracking.gate import REASON_TAG
 from pipelines.tracking.mlflow import Tracker
+from pipelines.tracking.step_run import metric_name
 from pipelines.workflow.step import FinishedStep
+
+_LONGEST_NOTE = 8000
+"""Characters of a tag; a run's note, which its page shows as Markdown, is one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class FinishedJob:
 
     config: Any
     """its settings"""
+    form: ReportForm
+    """how its kind reports"""
     finished: Mapping[str, FinishedStep]
     """its steps by name"""
     folder: Path
@@ -35,35 +43,43 @@ class FinishedJob:
     """for the table of results"""
 
 
-def end_instruct(job: FinishedJob) -> dict[str, Any]:
-    """The table of model states on the job's own test questions."""
-    content = instruct.make_report(job.finished, name=job.config.name)
-    instruct.write_report(content, folder=job.folder)
-    pictures = _write_page(job, content, page_of=page_content.instruct_page)
-    log_report(job.tracker, content, folder=job.folder, pictures=pictures)
-    instruct.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
-    return content
+def finish_job(job: FinishedJob) -> dict[str, Any]:
+    """Write, log and print the report; returns the content of report.json."""
+    results = results_of(job.finished)
+    report = make_report(job.finished, results, form=job.form, name=job.config.name)
+    write_report(report, form=job.form, folder=job.folder)
+    settings = redacted_settings(as_settings(job.config))
+    content = Finished(report, results, job.form, job.finished, settings, job.folder / "figures")
+    _log(job, report, pictures=_write_page(content, path=job.folder / "report.html"))
+    print_report(report, form=job.form, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
+    return report
 
 
-def end_benchmarks(job: FinishedJob) -> dict[str, Any]:
-    """The official scores of every benchmark, and the differences between those who answered it."""
-    content = benchmarks.make_report(job.finished, name=job.config.name)
-    benchmarks.write_report(content, folder=job.folder)
-    pictures = _write_page(job, content, page_of=page_content.benchmarks_page)
-    log_benchmark_report(job.tracker, content, folder=job.folder, pictures=pictures)
-    benchmarks.print_report(content, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
-    return content
-
-
-def _write_page(
-    job: FinishedJob, content: Mapping[str, Any], *, page_of: Callable[[page_content.Finished], Page]
-) -> list[Path]:
-    """report.html in the run folder; returns every picture of the job."""
-    figures = job.folder / "figures"
-    page = page_of(page_content.Finished(content, job.finished, redacted_settings(as_settings(job.config)), figures))
-    write_page(page, path=job.folder / "report.html")
+def _write_page(content: Finished, *, path: Path) -> list[Path]:
+    """report.html; returns every picture of the job."""
+    page = make_page(content)
+    write_page(page, path=path)
     drawn = [picture.path for pictures in page.pictures.values() for picture in pictures]
     return drawn + [
-        draw_tasks(one.scores, title=one.title, path=figures / f"scores_{number}.png")
+        draw_tasks(one.scores, title=one.title, path=content.figures / f"scores_{number}.png")
         for number, one in enumerate(page.benchmarks, start=1)
     ]
+
+
+def _log(job: FinishedJob, report: Mapping[str, Any], *, pictures: Iterable[Path]) -> None:
+    """The job's results on the parent run: figures, note, report files, table, pictures."""
+    tracker, run_id = job.tracker, job.tracker.parent_id
+    numbers = {metric_name(name): value for name, value in job.form.numbers(report).items()}
+    seconds = {f"seconds/{step}": seconds for step, seconds in report["seconds"].items()}
+    tracker.log_numbers(run_id, {**numbers, **seconds})
+    note = (job.folder / "report.md").read_text(encoding="utf-8")[:_LONGEST_NOTE]
+    reason = {} if report["registered_model"] is None else {REASON_TAG: report["registered_model"]["reason"]}
+    tracker.tag(run_id, {"mlflow.note.content": note, **reason})
+    for name in ("report.html", "report.json", "report.md"):
+        tracker.log_file(run_id, job.folder / name)
+    header, lines = job.form.table(report)
+    if lines:
+        columns = {title: [line[number] for line in lines] for number, title in enumerate(header)}
+        tracker.log_table(run_id, name="results.json", columns=columns)
+    for path in pictures:
+        tracker.log_file(run_id, path, folder="figures")

@@ -1,4 +1,4 @@
-"""The kinds of job, one row each: the settings it reads, its steps, and how it ends."""
+"""The kinds of job, one row each: the settings it reads, its steps, and how it reports."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class JobKind:
     """dataclass of its settings"""
     steps: Callable[[Any], tuple[Step, ...]]
     """settings -> its steps, in order"""
-    ending: str
-    """function of endings.py that reports when the last step is done"""
+    report: str
+    """"module:name" of how it reports when the last step is done, imported then"""
 
 
 INSTRUCT = JobKind(
@@ -33,19 +33,19 @@ INSTRUCT = JobKind(
     title="Raw images to an evaluated, registered adapter: two stages of instruction tuning.",
     config=JobConfig,
     steps=instruct_steps,
-    ending="end_instruct",
+    report="pipelines.reports.instruct:FORM",
 )
 FINETUNE = JobKind(
     script="finetune.py",
     title="The official files of one benchmark to an adapter tuned on it, its official score and a registered model.",
     config=FinetuneConfig,
     steps=finetune_steps,
-    ending="end_benchmarks",
+    report="pipelines.reports.benchmarks:FORM",
 )
 COMPARISON = JobKind(
     script="evaluate.py",
     title="Any adapters of a language model on any benchmarks: predictions, official scores, one page to compare.",
     config=ComparisonConfig,
     steps=comparison_steps,
-    ending="end_benchmarks",
+    report="pipelines.reports.benchmarks:FORM",
 )

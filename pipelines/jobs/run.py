@@ -14,17 +14,27 @@ from pipelines.config.errors import RecipeError
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
 from pipelines.console.progress import step_progress
 from pipelines.console.redaction import redacted_settings
-from pipelines.jobs import finish, preflight
+from pipelines.jobs import preflight
+from pipelines.jobs.finish import FinishedJob, finish_job
 from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
 from pipelines.jobs.services import Services
-from pipelines.jobs.step_log import log_step
 from pipelines.tracking.mlflow import Tracker, open_tracker
 from pipelines.tracking.registry import is_registered
 from pipelines.tracking.run_ids import was_tracked
+from pipelines.tracking.step_run import StepRun
 from pipelines.workflow.digests import digest_json
 from pipelines.workflow.run_folder import make_run_folder, run_lock
-from pipelines.workflow.step import FinishedStep, Step, StepContext, find_finished, run_step, step_folder, step_key
+from pipelines.workflow.step import (
+    FinishedStep,
+    Step,
+    StepContext,
+    find_finished,
+    imported,
+    run_step,
+    step_folder,
+    step_key,
+)
 
 # These say where a job is kept, not what it is: with others the parent run in MLflow is still the same one.
 _NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")
@@ -53,7 +63,7 @@ def run_job(kind: JobKind, config: Any, *, options: Options, storage: Path, cons
             if len(steps) < len(kind.steps(config)):
                 console.print(f"stopped after {steps[-1].name}, as asked; the same command without it goes on")
                 return None
-            return getattr(finish, kind.ending)(finish.FinishedJob(config, job.finished, folder, tracker, console))
+            return finish_job(FinishedJob(config, imported(kind.report), job.finished, folder, tracker, console))
 
 
 def _open_tracking(config: Any, *, uri: str, storage: Path, folder: Path, console: Console) -> Tracker:
@@ -110,7 +120,7 @@ class _Job:
             context = StepContext(self.config, folder, inputs, progress, self.services, about=step.about)
             with tracker.system_metrics(run_id):
                 done = run_step(step, context=context, key=key)
-            log_step(tracker, run_id, done, inputs=inputs)
+            self._log(step, done, run_id=run_id)
         tracker.mark_complete(run_id)
         return done
 
@@ -121,8 +131,15 @@ class _Job:
             return
         with self._child(step, key=key) as run_id:
             tracker.tag_reused(run_id, key=key)
-            log_step(tracker, run_id, found, inputs=step.inputs(self.finished))
+            self._log(step, found, run_id=run_id)
         tracker.mark_complete(run_id)
+
+    def _log(self, step: Step, done: FinishedStep, *, run_id: str) -> None:
+        """What the step made and read, to MLflow."""
+        run = StepRun(self.services.tracker, run_id, done, step.inputs(self.finished))
+        if step.log is not None:
+            imported(step.log)(run)
+        run.log_numbers({"step_seconds": done.record.seconds})
 
     @contextmanager
     def _child(self, step: Step, *, key: str) -> Iterator[str]:

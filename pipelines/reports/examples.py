@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from memvp_data.images import load_image
-from memvp_data.metrics.pairing import read_predictions
 from memvp_data.samples import read_samples
 from memvp_data.shards.reader import ShardReader
 from pipelines.evaluation.chosen_questions import choose
+from pipelines.evaluation.questions import answer_texts
 from pipelines.reports.page import Answer
 
 _LONGEST_SIDE = 384
@@ -27,7 +27,7 @@ def some_answers(table: Path, *, images: Path | None, predictions: Mapping[str, 
         predictions: model state -> predictions file.
     """
     chosen = choose(list(itertools.islice(read_samples(table), _MOST_LOOKED_AT)), count=count)
-    given = {state: _texts(path, wanted={sample.id for sample in chosen}) for state, path in predictions.items()}
+    given = {state: answer_texts(path) for state, path in predictions.items()}
     reader = None if images is None else ShardReader(images)
     for sample in chosen:
         yield Answer(
@@ -36,14 +36,6 @@ def some_answers(table: Path, *, images: Path | None, predictions: Mapping[str, 
             given={state: texts[sample.id] for state, texts in given.items() if sample.id in texts},
             image=_thumbnail(reader, sample.image_ids[0]) if reader is not None and sample.image_ids else None,
         )
-
-
-def _texts(path: Path, *, wanted: set[str]) -> dict[str, str]:
-    return {
-        str(row["question_id"]): str(row["text"]).strip()
-        for row in read_predictions(path)
-        if str(row["question_id"]) in wanted
-    }
 
 
 def _thumbnail(reader: ShardReader, image_id: str) -> bytes:

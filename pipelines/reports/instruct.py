@@ -1,57 +1,50 @@
-"""The end of a job: report.json, the same as Markdown, and what is printed."""
+"""The report of instruction tuning: every ablation on the job's own questions, accuracies between 0 and 1."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from memvp_data.files.atomic import atomic_write
-from pipelines.console.redaction import redacted
-from pipelines.evaluation.model_states import ROWS
-from pipelines.workflow.run_folder import write_json
+from pipelines.evaluation.model_states import ABLATIONS
+from pipelines.evaluation.scores import Scored, ScoredSet, accuracy_of
+from pipelines.reports.results import Report, ReportForm, Table
 from pipelines.workflow.step import FinishedStep
 
 # Reading order of the toy world's tasks; tasks of other data follow in alphabetical order.
 TASK_ORDER = ("colour", "shape", "count", "exist", "compare", "spatial", "choice")
+_STAGES = ("stage1", "stage2")
+_TUNED = "stage2"
 _EXTRA_SLICES = {"unseen": "unseen pairs", "text_only": "text-only"}
+_TITLES = {
+    "image": "Image questions",
+    "unseen": "Image questions about pairs held out of the training",
+    "text_only": "Questions whose answer is in the text",
+    "described": "The image questions with the scene as text",
+}
 
 
-def make_report(finished: Mapping[str, FinishedStep], *, name: str) -> dict[str, Any]:
-    """The content of report.json. Accuracies lie between 0 and 1; a row's own accuracy is over image questions only."""
-    evaluation = finished["evaluate"].record.summary
+def _make(finished: Mapping[str, FinishedStep], results: Sequence[ScoredSet]) -> dict[str, Any]:
+    """A row's own accuracy is over image questions only."""
+    scores = {(row.state, one.split): accuracy_of(row.report) for one in results for row in one.rows}
     rows = {}
-    for row in ROWS:
-        scores = evaluation["scores"].get(row.name, {})
-        if row.headline in scores:
-            extra = {slice_: _short(scores[slice_]) for slice_ in _EXTRA_SLICES if slice_ in scores}
-            rows[row.name] = {"title": row.title, **_short(scores[row.headline]), **extra}
+    for state in ABLATIONS:
+        if (state.name, state.headline) in scores:
+            extra = {name: scores[state.name, name] for name in _EXTRA_SLICES if (state.name, name) in scores}
+            rows[state.name] = {"title": state.title, **scores[state.name, state.headline], **extra}
+    stages = {stage: finished[stage].record.summary for stage in _STAGES}
+    evaluated = finished["evaluate"]
     return {
-        "name": name,
         "rows": rows,
-        "trainable_parameters": {
-            stage: finished[stage].record.summary["trainable_parameters"] for stage in ("stage1", "stage2")
-        },
-        "image_memory_bytes": evaluation["image_memory_bytes"],
-        "seconds": {step: done.record.seconds for step, done in finished.items()},
-        "reused": [step for step, done in finished.items() if done.reused],
-        "final_loss": {stage: finished[stage].record.summary["final_loss"] for stage in ("stage1", "stage2")},
-        "adapter": str(finished["stage2"].folder / "adapter"),
-        "figures": [str(finished["evaluate"].folder / path) for path in evaluation["figures"]],
-        "registered_model": finished["register"].record.summary,
+        "trainable_parameters": {stage: summary["trainable_parameters"] for stage, summary in stages.items()},
+        "image_memory_bytes": evaluated.record.summary["image_memory_bytes"],
+        "final_loss": {stage: summary["final_loss"] for stage, summary in stages.items()},
+        "adapter": str(finished[_TUNED].folder / "adapter"),
+        "figures": [str(evaluated.folder / path) for path in evaluated.record.summary["figures"]],
     }
 
 
-def _short(score: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: score[key] for key in ("accuracy", "n", "by_task", "unparsable")}
-
-
-def results_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the results table; accuracies in per cent, "-" where a row has no such questions."""
+def _table(report: Report) -> Table:
+    """Accuracies in per cent, "-" where a row has no such questions."""
     rows = report["rows"]
     tasks = {task for row in rows.values() for task in row["by_task"]}
     ordered = [task for task in TASK_ORDER if task in tasks] + sorted(tasks - set(TASK_ORDER))
@@ -74,79 +67,45 @@ def _percent(score: Mapping[str, Any] | None) -> str:
     return "-" if score is None else f"{100 * score['accuracy']:.1f}"
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table as GitHub Markdown; the first column left, numbers right."""
-    rule = ["---", *("--:" for _ in header[1:])]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *lines))
-
-
-def write_report(report: Mapping[str, Any], *, folder: Path) -> None:
-    """report.json and report.md in the run folder."""
-    write_files(report, folder=folder, table=results_table(report), closing=closing_lines(report))
-
-
-def write_files(
-    report: Mapping[str, Any],
-    *,
-    folder: Path,
-    table: tuple[Sequence[str], Sequence[Sequence[str]]],
-    closing: Iterable[str],
-) -> None:
-    """A report of any kind of job as JSON, and its table (header, lines) with the closing lines as Markdown."""
-    write_json(folder / "report.json", dict(report))
-    text = f"# {report['name']}\n\n{markdown(*table)}\n" + "".join(f"- {line}\n" for line in closing)
-    with atomic_write(folder / "report.md") as file:
-        file.write(text.encode())
-
-
-def closing_lines(report: Mapping[str, Any]) -> list[str]:
-    """Counts, bytes and seconds, one line each."""
+def _closing(report: Report) -> Iterator[str]:
     trainable = report["trainable_parameters"]
-    seconds = report["seconds"]
-    reused = report["reused"]
-    spent = ", ".join(f"{step} {value:.1f}" for step, value in seconds.items())
-    return [
-        f"trainable parameters: stage 1 {trainable['stage1']:,}, stage 2 {trainable['stage2']:,}",
-        f"bytes per image memory: {report['image_memory_bytes']:,}",
-        f"seconds per step: {spent} (together {sum(seconds.values()):.1f})",
-        f"re-used from an earlier submission: {', '.join(reused) if reused else 'nothing'}",
-        model_line(report["registered_model"]),
-    ]
+    yield f"trainable parameters: stage 1 {trainable['stage1']:,}, stage 2 {trainable['stage2']:,}"
+    yield f"bytes per image memory: {report['image_memory_bytes']:,}"
 
 
-def model_line(model: Mapping[str, Any]) -> str:
-    """Which version the job registered, and why it is the champion or not."""
-    return f"version {model['version']} of {model['name']}: {model['reason']}"
+def _numbers(report: Report) -> dict[str, float]:
+    numbers = {f"accuracy/{row}": scores["accuracy"] for row, scores in report["rows"].items()}
+    numbers |= {f"trainable_parameters/{stage}": count for stage, count in report["trainable_parameters"].items()}
+    return {**numbers, "image_memory_bytes": report["image_memory_bytes"]}
 
 
-def print_report(report: Mapping[str, Any], *, console: Console, folder: Path, tracking_uri: str) -> None:
-    """The table and where to look."""
-    if report["rows"]:
-        header, lines = results_table(report)
-        table = Table(title=f"{report['name']}: right answers in per cent", title_justify="left")
-        table.add_column(header[0], no_wrap=False)
-        for title in header[1:]:
-            table.add_column(title, justify="right")
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
-    for line in closing_lines(report):
-        console.print(line, soft_wrap=True)
-    model = report["registered_model"]
-    console.print(f"report:   {folder / 'report.html'} (also report.json and report.md)", soft_wrap=True)
-    for path in report["figures"]:
-        console.print(f"picture:  {path}", soft_wrap=True)
-    console.print(f"model:    {model['uri']} (version {model['version']})", soft_wrap=True)
-    console.print(f"look at all of it in MLflow:  {tracking_command(tracking_uri)}", soft_wrap=True)
+def _facts(report: Report) -> dict[str, str]:
+    best = report["rows"].get(_TUNED)
+    right = {} if best is None else {"image questions right": f"{100 * best['accuracy']:.1f} %"}
+    return {
+        **right,
+        "trained numbers": f"{report['trainable_parameters'][_TUNED]:,}",
+        "bytes an image takes as memory": f"{report['image_memory_bytes']:,}",
+    }
 
 
-def tracking_command(uri: str) -> str:
-    """What to type, or where to go, to see the runs."""
-    if uri.startswith("http"):
-        return redacted(uri)
-    mlflow = Path(sys.executable).parent / "mlflow"
-    # Job execution is MLflow's own task queue: without it the server starts in a third of the time.
-    return (
-        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} server --backend-store-uri {redacted(uri)} "
-        "--workers 1 --port 5000  (then open http://127.0.0.1:5000)"
-    )
+def _pairs(results: ScoredSet) -> list[tuple[Scored, Scored]]:
+    """The tuned model against every other row."""
+    tuned = [row for row in results.rows if row.state == _TUNED]
+    return [(one, other) for one in tuned for other in results.rows if other.state != _TUNED]
+
+
+FORM = ReportForm(
+    caption="right answers in per cent",
+    lead="A language model given sight by memory-space visual prompts: how it was tuned, and what it answers.",
+    unit="per cent",
+    note="(also report.json and report.md)",
+    make=_make,
+    table=_table,
+    closing=_closing,
+    numbers=_numbers,
+    facts=_facts,
+    title=lambda results: _TITLES[results.split],
+    score_name=lambda name: name.removeprefix("task "),
+    pairs=_pairs,
+)

@@ -15,6 +15,7 @@ from memvp_data.samples import Sample, read_image_ids, write_samples
 from memvp_data.shards import Manifest, write_shards
 from pipelines.console.progress import StepProgress
 from pipelines.data.sources import Part, Source, has_video, source_of
+from pipelines.tracking.step_run import StepRun
 from pipelines.workflow.paths import samples_path
 from pipelines.workflow.step import StepContext, StepOutcome
 
@@ -137,3 +138,22 @@ def _counted(
     for number, record in enumerate(records, start=1):
         yield record
         progress(number)
+
+
+def log_build(run: StepRun) -> None:
+    """Every samples table, and the image shards."""
+    for name in run.summary["samples"]:
+        run.log_table(run.step, name, context=context_of(name))
+    if "images_digest" in run.summary:
+        run.log_manifest(run.step, name="images")
+
+
+def log_features(run: StepRun) -> None:
+    """The feature shards."""
+    run.log_manifest(run.step, name="features")
+
+
+def context_of(table: str) -> str:
+    """What a samples table is for, in MLflow's words."""
+    trained = table in ("stage1", "stage2", "tune")
+    return "training" if trained else "validation" if table == "validation" else "evaluation"

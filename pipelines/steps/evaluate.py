@@ -1,137 +1,185 @@
-"""The evaluation step: every model state answers every test slice. Answers become files, scores come from files."""
+"""The evaluation step of every job: who answers which questions is the job type's choice, the rest is the same.
+
+Instruction tuning asks every ablation every test slice and looks into the tuned model; a tuned benchmark asks its
+adapter the test splits; a comparison asks one adapter one benchmark.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from memvp_data.features import FeatureStore
-from memvp_data.metrics.accuracy import score_predictions
-from memvp_data.samples import Sample, read_samples
-from memvp_train.inference.generate import AnswerSettings
-from memvp_train.inference.predict import answer_all
-from memvp_train.inference.prediction_job import PredictionJob
+from memvp_data.datasets.table import metric_of
+from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
 from pipelines.config.instruct import JobConfig
-from pipelines.data.sources import test_files
-from pipelines.evaluation.chosen_questions import choose
-from pipelines.evaluation.model_states import ROWS, Row, row_slices
-from pipelines.evaluation.retrieval_figure import draw_retrieval_page
-from pipelines.evaluation.retrieval_maps import make_panels
-from pipelines.workflow.paths import predictions_path, samples_path
+from pipelines.data.sources import test_files, test_table
+from pipelines.evaluation.cores import all_cores
+from pipelines.evaluation.model_states import ABLATIONS, shown_state, slices_of
+from pipelines.evaluation.questions import Asked, QuestionSet
+from pipelines.evaluation.scores import accuracy_of
+from pipelines.steps.keys import template_of
+from pipelines.tracking.step_run import StepRun, metric_name
+from pipelines.workflow.paths import samples_path
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome
 
+if TYPE_CHECKING:
+    from pipelines.evaluation.answer_and_score import Answering
+
 
 def evaluate(context: StepContext) -> StepOutcome:
-    """Predict, score, draw. Answers of an interrupted attempt are kept."""
-    slices = tuple(test_files(context.config.data))
-    # Rows of one model side by side: then it is loaded once.
-    rows = sorted(ROWS, key=lambda row: (row.with_adapter, row.adapter))
-    work = [(row, name) for row in rows for name in row_slices(row, slices=slices)]
-    with _all_cores():
-        _answer(context, work)
-        scores = _score_all(context, work)
-        write_json(context.folder / "scores.json", scores)
-        figures, memory_bytes = _look_inside(context, has_questions="image" in slices)
-    outputs = (context.folder / "predictions", context.folder / "scores.json", *figures)
-    summary = {
-        "scores": scores,
-        "image_memory_bytes": memory_bytes,
-        "figures": [str(path.relative_to(context.folder)) for path in figures],
-    }
-    return StepOutcome(outputs=outputs, summary=summary)
+    """Predict, score, and where the job wants pictures draw them. Answers of an interrupted attempt are kept."""
+    from pipelines.evaluation.answer_and_score import answer, score_answers
 
-
-def _answer(context: StepContext, work: list[tuple[Row, str]]) -> None:
-    (context.folder / "predictions").mkdir(exist_ok=True)
-    jobs = {predictions_path(context.folder, row=row.name, name=name): _job(context, row, name) for row, name in work}
+    asked = asked_of(context)
     counts = context.inputs["build_shards"].record.summary["samples"]
-    context.progress(0, sum(counts[name] for _, name in work))
+    context.progress(0, sum(counts[one.questions.table.stem] for one in asked))
     map_actors, num_actors = context.services.map_actors()
-    answer_all(jobs, map_actors=map_actors, num_actors=num_actors, progress=context.progress)
+    with all_cores():
+        answer(
+            asked,
+            answering=_answering(context),
+            folder=context.folder,
+            map_actors=map_actors,
+            num_actors=num_actors,
+            progress=context.progress,
+        )
+        answered = score_answers(asked, folder=context.folder)
+        write_json(context.folder / "scores.json", answered)
+        figures, summary = _look_inside(context, asked) if isinstance(context.config, JobConfig) else ([], {})
+    made = {context.folder / Path(one[kind]).parts[0] for one in answered for kind in ("predictions", "resampled")}
+    outputs = (*sorted(made), context.folder / "scores.json", *figures)
+    return StepOutcome(outputs=outputs, summary={"answered": answered, **summary})
 
 
-def _job(context: StepContext, row: Row, name: str) -> PredictionJob:
+def asked_of(context: StepContext) -> list[Asked]:
+    """Which model states answer which question sets, in the order of the report."""
+    return _ASKED[type(context.config)](context)
+
+
+def _asked_ablations(context: StepContext) -> list[Asked]:
     config: JobConfig = context.config
-    return PredictionJob(
+    adapters = {stage: context.inputs[stage].folder / "adapter" for stage in ("stage1", "stage2")}
+    slices = tuple(test_files(config.data))
+    return [
+        Asked(ablation.state(adapters), _questions(context, "", name, table=name, template=config.stage2.template))
+        for ablation in ABLATIONS
+        for name in slices_of(ablation, slices=slices)
+    ]
+
+
+def _asked_tuned(context: StepContext) -> list[Asked]:
+    config: FinetuneConfig = context.config
+    adapter = context.inputs["tuned"].folder / "adapter"
+    return [
+        Asked(
+            shown_state("tuned", shown, adapter=adapter),
+            _questions(context, config.data.dataset, split, table=test_table(split), template=config.stage.template),
+        )
+        for split in config.data.tests
+        for shown in config.answers.shown
+    ]
+
+
+def _asked_compared(context: StepContext) -> list[Asked]:
+    config: ComparisonConfig = context.config
+    benchmark, who = context.about["benchmark"], context.about["adapter"]
+    path, split = config.adapters[who], config.benchmarks[benchmark]
+    adapter = None if path is None else Path(path)
+    template = template_of(config, benchmark)
+    questions = _questions(context, benchmark, split, table=test_table(split), template=template)
+    shown_images = ("none",) if adapter is None else config.answers.shown
+    return [Asked(shown_state(who, shown, adapter=adapter), questions) for shown in shown_images]
+
+
+_ASKED: dict[type, Callable[[StepContext], list[Asked]]] = {
+    JobConfig: _asked_ablations,
+    FinetuneConfig: _asked_tuned,
+    ComparisonConfig: _asked_compared,
+}
+
+
+def _questions(context: StepContext, benchmark: str, split: str, *, table: str, template: str) -> QuestionSet:
+    own = "" if isinstance(context.config, JobConfig) else context.config.answers.metric
+    metric = own or (metric_of(benchmark) if benchmark else "accuracy")
+    path = samples_path(context.inputs["build_shards"].folder, table)
+    return QuestionSet(benchmark, split, path, metric, template)
+
+
+def _answering(context: StepContext) -> Answering:
+    from pipelines.evaluation.answer_and_score import Answering
+
+    config, stored = context.config, context.inputs.get("extract_features")
+    if isinstance(config, JobConfig):
+        answers, search = config.evaluate, {}
+    else:
+        answers = config.answers
+        search = {"num_beams": answers.num_beams, "cue": answers.cue}
+    return Answering(
         language=config.language,
-        adapter=str(context.inputs[row.adapter].folder / "adapter") if row.with_adapter else None,
-        samples=str(samples_path(context.inputs["build_shards"].folder, name)),
-        settings=AnswerSettings(
-            template=config.stage2.template,
-            max_new_tokens=config.evaluate.max_new_tokens,
-            batch_size=config.evaluate.batch_size,
-        ),
-        features=None if row.image == "none" else str(_features(context)),
-        image=row.image,
+        max_new_tokens=answers.max_new_tokens,
+        batch_size=answers.batch_size,
+        features=None if stored is None else stored.folder / "features",
+        images=context.inputs["build_shards"].folder / "images",
+        vision=config.vision if stored is None else None,
+        **search,
     )
 
 
-def _features(context: StepContext) -> Path:
-    return context.inputs["extract_features"].folder / "features"
+def _look_inside(context: StepContext, asked: list[Asked]) -> tuple[list[Path], dict[str, Any]]:
+    from pipelines.evaluation.retrieval_maps import look_inside
 
-
-def _score_all(context: StepContext, work: list[tuple[Row, str]]) -> dict[str, dict[str, dict[str, Any]]]:
-    slices = {name: _samples(context, name) for _, name in work}
-    scores: dict[str, dict[str, dict[str, Any]]] = {row.name: {} for row in ROWS}
-    for row, name in work:
-        with open(predictions_path(context.folder, row=row.name, name=name), encoding="utf-8") as lines:
-            score = score_predictions((json.loads(line) for line in lines), slices[name])
-        scores[row.name][name] = dataclasses.asdict(score)
-    return {row: found for row, found in scores.items() if found}
-
-
-def _samples(context: StepContext, name: str) -> list[Sample]:
-    return list(read_samples(samples_path(context.inputs["build_shards"].folder, name)))
-
-
-def _look_inside(context: StepContext, *, has_questions: bool) -> tuple[list[Path], int]:
-    """Retrieval maps, and the bytes of the memory of one image, as stage 2's model answers from it."""
-    folder = context.folder / "figures"
-    folder.mkdir(exist_ok=True)
+    questions = next((one.questions for one in asked if one.questions.split == "image"), None)
+    config: JobConfig = context.config
+    inside = look_inside(
+        config.language,
+        adapter=context.inputs["stage2"].folder / "adapter",
+        features=context.inputs["extract_features"].folder / "features",
+    )
     figures = []
-    model, tokenizer = load_tuned(context.config, context.inputs["stage2"].folder / "adapter")
-    features = FeatureStore(_features(context))
-    asked = [sample for sample in _samples(context, "image") if sample.image_ids] if has_questions else []
-    chosen = choose(asked, count=context.config.evaluate.num_pictures)
-    if chosen:
-        panels = make_panels(
-            chosen,
-            model=model,
-            tokenizer=tokenizer,
-            features=features,
+    if questions is not None:
+        figures = inside.draw_maps(
+            questions,
+            count=config.evaluate.num_pictures,
             images=context.inputs["build_shards"].folder / "images",
+            preprocessing=config.vision.preprocessing,
             predictions=context.folder / "predictions",
-            template=context.config.stage2.template,
-            preprocessing=context.config.vision.preprocessing,
+            out=context.folder / "figures",
         )
-        figures.append(draw_retrieval_page(panels, path=folder / "retrieval.png"))
-    zeros = torch.zeros(1, *features.feature_shape, device=next(model.parameters()).device)
-    return figures, int(model.encode(zeros).nbytes)
+    named = [str(path.relative_to(context.folder)) for path in figures]
+    return figures, {"image_memory_bytes": inside.image_memory_bytes(), "figures": named}
 
 
-def load_tuned(config: JobConfig, adapter: Path) -> tuple[Any, Any]:
-    """Language model with an adapter, in evaluation mode, and its tokenizer."""
-    from memvp_core import MemVPModel
-    from memvp_train.models.language import build_language_model, build_tokenizer
+def log_ablations(run: StepRun) -> None:
+    """Accuracies by state and slice, of which adapter; the table of all tasks; predictions and pictures."""
+    adapters = {one.name: run.inputs[one.stage].record.digest for one in ABLATIONS if one.with_adapter}
+    lines: list[dict[str, Any]] = []
+    for table in dict.fromkeys(one["table"] for one in run.summary["answered"]):
+        run.log_table(run.inputs["build_shards"], table, context="evaluation")
+    for one in run.summary["answered"]:
+        score = accuracy_of(one["report"])
+        number = {f"accuracy/{one['state']}/{one['split']}": score["accuracy"]}
+        run.log_numbers(number, of=adapters.get(one["state"], ""))
+        lines += [
+            {"row": one["state"], "slice": one["split"], "task": task or "-", **part}
+            for task, part in {"all": {key: score[key] for key in ("accuracy", "n")}, **score["by_task"]}.items()
+        ]
+        run.log_file(one["predictions"], folder=str(Path(one["predictions"]).parent))
+    if lines:
+        run.log_columns("scores.json", {key: [line[key] for line in lines] for key in lines[0]})
+    for path in run.summary["figures"]:
+        run.log_file(path, folder="figures")
 
-    model = MemVPModel.from_pretrained(build_language_model(config.language), adapter).eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), build_tokenizer(config.language)
 
-
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """Let torch use every core, or $OMP_NUM_THREADS, while the driver computes; the workers have ended by now."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def log_answers(run: StepRun) -> None:
+    """Every official score, under its benchmark, split and row; predictions and scores.json."""
+    tuned = run.inputs.get("tuned")
+    for one in run.summary["answered"]:
+        run.log_table(run.inputs["build_shards"], one["table"], context="evaluation")
+        place = f"{one['benchmark']}_{one['split']}/{one['row']}"
+        found = {f"{place}/{name}": score["value"] for name, score in one["report"]["scores"].items()}
+        numbers = {metric_name(name): value for name, value in found.items() if value is not None}
+        run.log_numbers(numbers, of=tuned.record.digest if tuned is not None else "")
+        run.log_file(one["predictions"], folder=str(Path(one["predictions"]).parent))
+    run.log_file("scores.json")

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.sources import test_table
+from pipelines.evaluation.scores import accuracy_of
 from pipelines.steps.keys import serving_settings
 from pipelines.tracking.gate import Measured, decide
 from pipelines.tracking.model_version import NewVersion
-from pipelines.workflow.paths import samples_path
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome
 
@@ -48,26 +47,23 @@ def register(context: StepContext) -> StepOutcome:
 
 def _measured(context: StepContext) -> Measured | None:
     """The score that the gate looks at; None where the job asks no questions or the score is undefined."""
-    scores = headline_scores(context.inputs["scored"].record.summary)
     wanted = context.config.tracking.gate.slice
-    if not scores:
+    answered = _tuned(context.inputs["scored"].record.summary["answered"])
+    one = next((one for one in answered if wanted in (None, one["split"])), None)
+    if one is None:
         return None
-    name = next(iter(scores)) if wanted is None else wanted
-    built = context.inputs["build_shards"]
-    path = samples_path(built.folder, name)
-    if not path.is_file():
-        path = samples_path(built.folder, test_table(name))
-    digest = built.record.outputs[str(path.relative_to(built.folder))]["sha256"]
-    score = scores[name]
-    return None if score is None else Measured(score, name, digest)
+    score = headline_of(one)
+    digest = context.inputs["build_shards"].record.outputs[f"samples/{one['table']}.parquet"]["sha256"]
+    return None if score is None else Measured(score, one["split"], digest)
 
 
-def headline_scores(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """Test slice or split -> headline score of the tuned model with its own images, from the scoring step's summary."""
-    if "scores" in summary:
-        return {name: score["accuracy"] for name, score in summary["scores"].get("stage2", {}).items()}
-    found: dict[str, float | None] = {}
-    for one in summary["answered"]:
-        (score, *_) = one["report"]["scores"].values()
-        found.setdefault(one["split"], score["value"])  # the first row of a split is the tuned model as it is
-    return found
+def _tuned(answered: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the tuned model: of a benchmark the first row of each split is the model as it is."""
+    return [one for one in answered if one["benchmark"] or one["state"] == "stage2"]
+
+
+def headline_of(answered: Mapping[str, Any]) -> float | None:
+    """The score that papers print; accuracies of the job's own questions between 0 and 1, as in report.json."""
+    if not answered["benchmark"]:
+        return accuracy_of(answered["report"])["accuracy"]
+    return next(iter(answered["report"]["scores"].values()))["value"]

@@ -15,11 +15,7 @@ _MODEL_LIBRARIES = ("torch", "transformers", "safetensors")
 _TRAINING_LIBRARIES = (*_MODEL_LIBRARIES, "peft", "deepspeed")
 # Whole packages, not single files: a step that is run once too often costs minutes, one too seldom a wrong result.
 _MODEL_CODE = ("memvp_core", "memvp_data", "memvp_train")
-_PICTURES = (
-    "pipelines.evaluation.retrieval_maps",
-    "pipelines.evaluation.retrieval_figure",
-    "pipelines.evaluation.chosen_questions",
-)
+_EVALUATION = ("pipelines.steps.evaluate", "pipelines.evaluation")
 
 
 def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
@@ -33,7 +29,8 @@ def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
             name="evaluate",
             title="evaluate",
             run="pipelines.steps.evaluate:evaluate",
-            code=(*_MODEL_CODE, "pipelines.steps.evaluate", "pipelines.evaluation.model_states", *_PICTURES),
+            log="pipelines.steps.evaluate:log_ablations",
+            code=(*_MODEL_CODE, *_EVALUATION),
             libraries=_TRAINING_LIBRARIES,
             settings=keys.for_evaluate,
             needs=_same("build_shards", "extract_features", "stage1", "stage2"),
@@ -52,8 +49,9 @@ def finetune_steps(config: FinetuneConfig) -> tuple[Step, ...]:
         Step(
             name="answers",
             title="answer the test questions",
-            run="pipelines.steps.answer:answer_tests",
-            code=(*_MODEL_CODE, "pipelines.steps.answer"),
+            run="pipelines.steps.evaluate:evaluate",
+            log="pipelines.steps.evaluate:log_answers",
+            code=(*_MODEL_CODE, *_EVALUATION),
             libraries=_TRAINING_LIBRARIES,
             settings=keys.for_answers,
             needs={**_same("build_shards", *(step.name for step in stored)), "tuned": "tune"},
@@ -79,6 +77,7 @@ def _build(benchmark: str = "") -> Step:
         name=_named("build_shards", benchmark),
         title=f"build shards {benchmark}".strip(),
         run="pipelines.steps.data:build_shards",
+        log="pipelines.steps.data:log_build",
         code=("memvp_data", "pipelines.steps.data", "pipelines.data.sources"),
         libraries=_DATA_LIBRARIES,
         settings=partial(keys.for_build_shards, benchmark=benchmark),
@@ -92,6 +91,7 @@ def _features(benchmark: str = "") -> Step:
         name=_named("extract_features", benchmark),
         title=f"extract features {benchmark}".strip(),
         run="pipelines.steps.data:extract_features",
+        log="pipelines.steps.data:log_features",
         code=(*_MODEL_CODE, "pipelines.steps.data"),
         libraries=(*_DATA_LIBRARIES, *_MODEL_LIBRARIES),
         settings=keys.for_extract_features,
@@ -106,6 +106,7 @@ def _tune(stage: str, *, title: str, start_from: str | None = None, with_feature
         name=stage,
         title=title,
         run="pipelines.steps.tune:tune",
+        log="pipelines.steps.tune:log_stage",
         code=(*_MODEL_CODE, "pipelines.steps.tune"),
         libraries=_TRAINING_LIBRARIES,
         settings=partial(keys.for_stage, stage=stage),
@@ -120,8 +121,9 @@ def _answer(benchmark: str, *, adapter: str, made: list[Step]) -> Step:
     return Step(
         name=f"answers/{benchmark}/{adapter}",
         title=f"{adapter} answers {benchmark}",
-        run="pipelines.steps.answer:answer_benchmark",
-        code=(*_MODEL_CODE, "pipelines.steps.answer"),
+        run="pipelines.steps.evaluate:evaluate",
+        log="pipelines.steps.evaluate:log_answers",
+        code=(*_MODEL_CODE, *_EVALUATION),
         libraries=_TRAINING_LIBRARIES,
         settings=partial(keys.for_comparison, benchmark=benchmark, adapter=adapter),
         needs={role: name for role, name in needs.items() if name in names},

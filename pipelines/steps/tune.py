@@ -6,7 +6,11 @@ import time
 
 from memvp_train.config import StageConfig, StageRun
 from memvp_train.training.metrics_log import Row, read_metrics
+from pipelines.steps.data import context_of
+from pipelines.tracking.step_run import StepRun
+from pipelines.workflow.digests import digest_file
 from pipelines.workflow.paths import METRICS_NAME, samples_path
+from pipelines.workflow.run_folder import read_json
 from pipelines.workflow.step import StepContext, StepOutcome
 
 _SECONDS_BETWEEN_SENDS = 3.0
@@ -55,6 +59,35 @@ def _stage_run(context: StepContext, *, name: str, stage: StageConfig) -> StageR
         init_adapter=str(inputs["start_from"].folder / "adapter") if "start_from" in inputs else None,
         out=str(context.folder),
     )
+
+
+def log_stage(run: StepRun) -> None:
+    """What was trained on, the curve, the figures, the checkpoints that are kept and the adapter."""
+    built, stored = run.inputs["build_shards"], run.inputs.get("extract_features")
+    for name in (run.step.record.step, "validation"):
+        if name in built.record.summary["samples"]:
+            run.log_table(built, name, context=context_of(name))
+    if stored is not None:
+        run.log_manifest(stored, name="features")
+    rows = read_metrics(run.step.folder / METRICS_NAME)
+    run.tracker.log_curves(run.id, rows)
+    numbers = {name: run.summary[name] for name in ("trainable_parameters", "final_loss")}
+    run.log_numbers(numbers)
+    _log_checkpoints(run, rows)
+    digest = run.step.record.digest
+    run.log_weights("adapter", step=run.summary["steps"], digest=digest, folder="adapter", numbers=numbers)
+
+
+def _log_checkpoints(run: StepRun, rows: list[Row]) -> None:
+    """Those that are still kept: training holds on to a few, and the adapter is made of the last."""
+    for state in sorted(run.step.folder.glob("*/**/state.json")):
+        step = (read_json(state) or {}).get("step")
+        if step is None:
+            continue
+        own = [row for row in rows if row["step"] == step]
+        numbers = {name: row[name] for row in own for name in ("loss", "validation_loss") if name in row}
+        folder = str(state.parent.relative_to(run.step.folder))
+        run.log_weights(f"step-{step}", step=step, digest=digest_file(state), folder=folder, numbers=numbers)
 
 
 class _Curve:

@@ -89,6 +89,8 @@ class Step:
     """what an earlier step is to this one -> its name; usually the same"""
     run: str
     """"module:function" of (StepContext) -> StepOutcome, imported when it runs"""
+    log: str | None = None
+    """"module:function" of what it tells MLflow, imported likewise; None: nothing beside its seconds"""
     about: Mapping[str, str] = field(default_factory=dict)
     """what tells steps with one function apart: {"stage": "stage2"}, {"benchmark": "pope"}"""
 
@@ -154,8 +156,7 @@ def run_step(step: Step, *, context: StepContext, key: str) -> FinishedStep:
     context.folder.mkdir(parents=True, exist_ok=True)
     (context.folder / RECORD_NAME).unlink(missing_ok=True)
     started = time.monotonic()
-    module, _, function = step.run.partition(":")
-    outcome: StepOutcome = getattr(importlib.import_module(module), function)(context)
+    outcome: StepOutcome = imported(step.run)(context)
     record = StepRecord(
         step=step.name,
         key=key,
@@ -165,6 +166,12 @@ def run_step(step: Step, *, context: StepContext, key: str) -> FinishedStep:
     )
     write_json(context.folder / RECORD_NAME, vars(record))
     return FinishedStep(record, context.folder, reused=False)
+
+
+def imported(place: str) -> Any:
+    """What "module:name" names; for what is too heavy to import before it is needed."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def step_folder(run_folder: Path, *, step: str, key: str) -> Path:

@@ -8,16 +8,11 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from pipelines.evaluation.model_states import ROWS, row_slices
+from pipelines.evaluation.model_states import ABLATIONS, Ablation, slices_of
 from pipelines.evaluation.retrieval_figure import Panel, draw_retrieval_page
-from pipelines.reports.instruct import (
-    make_report,
-    markdown,
-    print_report,
-    results_table,
-    tracking_command,
-    write_report,
-)
+from pipelines.reports.instruct import FORM
+from pipelines.reports.results import make_report, results_of
+from pipelines.reports.written import markdown, print_report, tracking_command, write_report
 from pipelines.workflow.step import FinishedStep, StepRecord
 
 MODEL = {
@@ -29,42 +24,48 @@ MODEL = {
 }
 
 
-def score(accuracy: float, **tasks: float) -> dict[str, Any]:
-    by_task = {task: {"accuracy": value, "n": 5} for task, value in tasks.items()}
-    return {"accuracy": accuracy, "n": 5 * len(tasks), "by_task": by_task, "unparsable": 0.0}
+def score(value: float, **tasks: float) -> dict[str, Any]:
+    """A report of the metric "accuracy": five questions of each task, shares in, per cent out."""
+    found = {"accuracy": value} | {f"task {task}": part for task, part in tasks.items()}
+    sizes = {name: 5 * (len(tasks) if name == "accuracy" else 1) for name in found}
+    interval = {
+        name: {"value": 100 * part, "low": 0.0, "high": 100.0, "n": sizes[name]} for name, part in found.items()
+    }
+    return {"scores": interval, "n": sizes["accuracy"], "unparsable": 0.0, "notes": []}
 
 
 def finished(name: str, summary: dict[str, Any], *, reused: bool = False) -> FinishedStep:
     return FinishedStep(StepRecord(name, "key", {}, summary, 1.5), Path("/run") / name, reused)
 
 
+def answered(ablation: Ablation, split: str) -> dict[str, Any]:
+    report = score(0.5, shape=0.2, colour=0.8)
+    return {"benchmark": "", "split": split, "table": split, "metric": "accuracy", "state": ablation.name,
+            "row": ablation.title, "predictions": "p", "resampled": "r", "report": report}  # fmt: skip
+
+
 def a_report() -> dict[str, Any]:
-    scores = {
-        row.name: {
-            name: score(0.5, shape=0.25, colour=0.75)
-            for name in row_slices(row, slices=("image", "unseen", "described"))
-        }
-        for row in ROWS
-    }
+    slices = ("image", "unseen", "described")
+    asked = [answered(ablation, name) for ablation in ABLATIONS for name in slices_of(ablation, slices=slices)]
     steps = {
         "build_shards": finished("build_shards", {}, reused=True),
         "stage1": finished("stage1", {"trainable_parameters": 10, "final_loss": 1.0}),
         "stage2": finished("stage2", {"trainable_parameters": 30, "final_loss": 0.5}),
-        "evaluate": finished("evaluate", {"scores": scores, "image_memory_bytes": 64, "figures": ["figures/a.png"]}),
+        "evaluate": finished("evaluate", {"answered": asked, "image_memory_bytes": 64, "figures": ["figures/a.png"]}),
         "register": finished("register", MODEL),
     }
-    return make_report(steps, name="smoke")
+    return make_report(steps, results_of(steps), form=FORM, name="smoke")
 
 
 def test_report_has_the_promised_fields(tmp_path: Path) -> None:
-    write_report(a_report(), folder=tmp_path)
+    write_report(a_report(), form=FORM, folder=tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["rows"]) == [
         "base", "text_ceiling", "stage1", "stage2", "stage2_no_image", "stage2_other_image",
     ]  # fmt: skip
     assert report["rows"]["stage2"]["accuracy"] == 0.5
     assert report["rows"]["stage2"]["n"] == 10
-    assert report["rows"]["stage2"]["by_task"]["colour"] == {"accuracy": 0.75, "n": 5}
+    assert report["rows"]["stage2"]["by_task"]["colour"] == {"accuracy": 0.8, "n": 5}
     assert report["trainable_parameters"] == {"stage1": 10, "stage2": 30}
     assert report["image_memory_bytes"] == 64
     assert report["seconds"]["stage2"] == 1.5
@@ -72,10 +73,10 @@ def test_report_has_the_promised_fields(tmp_path: Path) -> None:
 
 
 def test_tasks_stand_in_reading_order_and_gaps_are_dashes() -> None:
-    header, lines = results_table(a_report())
+    header, lines = FORM.table(a_report())
     assert header == ["model state", "image questions", "n", "colour", "shape", "unseen pairs"]
     by_title = {line[0]: line[1:] for line in lines}
-    assert by_title["stage 2 (+ LoRA)"] == ["50.0", "10", "75.0", "25.0", "50.0"]
+    assert by_title["stage 2 (+ LoRA)"] == ["50.0", "10", "80.0", "20.0", "50.0"]
     assert by_title["base language model reading the scene as text (the ceiling)"][-1] == "-"
 
 
@@ -85,7 +86,7 @@ def test_markdown_is_a_table() -> None:
 
 def test_printed_report_tells_where_to_look(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
-    print_report(a_report(), console=console, folder=tmp_path, tracking_uri="sqlite:////s/mlflow.db")
+    print_report(a_report(), form=FORM, console=console, folder=tmp_path, tracking_uri="sqlite:////s/mlflow.db")
     text = console.export_text()
     for phrase in (
         "stage 2, image of another sample",
@@ -104,11 +105,11 @@ def test_server_needs_no_command() -> None:
     assert tracking_command("https://ann:secret@mlflow:5000") == "https://***@mlflow:5000"
 
 
-def test_rows_answer_only_what_exists() -> None:
-    ceiling, stage2 = ROWS[1], ROWS[3]
-    assert row_slices(ceiling, slices=("image", "unseen", "text_only", "described")) == ["described", "text_only"]
-    assert row_slices(stage2, slices=("image", "unseen", "text_only", "described")) == ["image", "unseen", "text_only"]
-    assert row_slices(ceiling, slices=("image",)) == []
+def test_states_answer_only_what_exists() -> None:
+    ceiling, stage2 = ABLATIONS[1], ABLATIONS[3]
+    assert slices_of(ceiling, slices=("image", "unseen", "text_only", "described")) == ["described", "text_only"]
+    assert slices_of(stage2, slices=("image", "unseen", "text_only", "described")) == ["image", "unseen", "text_only"]
+    assert slices_of(ceiling, slices=("image",)) == []
 
 
 def test_retrieval_page_is_drawn(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,15 @@ from PIL import Image
 from memvp_data.metrics.suite import score
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
+from pipelines.evaluation.answer_and_score import score_answers
+from pipelines.evaluation.model_states import ModelState
+from pipelines.evaluation.questions import Asked, QuestionSet
+from pipelines.evaluation.scores import ScoredSet
+from pipelines.reports import benchmarks, instruct
 from pipelines.reports.page import render
-from pipelines.reports.page_content import Finished, benchmarks_page, instruct_page
-from pipelines.workflow.paths import predictions_path, samples_path
+from pipelines.reports.page_content import Finished, make_page
+from pipelines.reports.results import results_of
+from pipelines.workflow.paths import samples_path
 from pipelines.workflow.step import FinishedStep, StepRecord
 
 MODEL = {"name": "memvp", "version": "3", "champion": False, "reason": "registered, but not the champion: too low"}
@@ -70,20 +75,37 @@ def steps(tmp_path: Path) -> dict[str, FinishedStep]:
     return made
 
 
+def answered(
+    steps: dict[str, FinishedStep], name: str, titles: dict[str, tuple[str, int]], *, benchmark: str, split: str
+) -> FinishedStep:
+    """A finished evaluation: state -> its title and how many of its answers are right."""
+    table = "image" if split == "image" else f"test_{split}"
+    questions_ = QuestionSet(benchmark, split, samples_path(steps["build_shards"].folder, table), "accuracy", "plain")
+    done = finished(steps["build_shards"].folder.parent, name, {})
+    asked = [Asked(ModelState(state, title, None, "own"), questions_) for state, (title, _) in titles.items()]
+    for one in asked:
+        write_predictions(done.folder / one.file("predictions", ".jsonl"), num_right=titles[one.state.name][1])
+    done.record.summary["answered"] = score_answers(asked, folder=done.folder)
+    return done
+
+
+STATES = {"base": ("base language model, no image", 2), "stage2": ("stage 2 (+ LoRA)", 6)}
+
+
 @pytest.fixture
-def instruct(steps: dict[str, FinishedStep], tmp_path: Path) -> Finished:
-    for row, right in (("base", 2), ("stage2", 6)):
-        write_predictions(predictions_path(steps["evaluate"].folder, row=row, name="image"), num_right=right)
+def job(steps: dict[str, FinishedStep], tmp_path: Path) -> Finished:
+    steps = {**steps, "evaluate": answered(steps, "evaluate", STATES, benchmark="", split="image")}
     report = {
         "name": "job", "rows": {"stage2": {"accuracy": 0.75}}, "trainable_parameters": {"stage1": 1, "stage2": 34960},
         "image_memory_bytes": 64, "seconds": {"evaluate": 60.0}, "registered_model": MODEL, "figures": [],
     }  # fmt: skip
-    return Finished(report, steps, {"name": "job", "hub": {"token": "***"}}, tmp_path / "figures")
+    settings = {"name": "job", "hub": {"token": "***"}}
+    return Finished(report, results_of(steps), instruct.FORM, steps, settings, tmp_path / "figures")
 
 
-def test_scores_are_those_of_the_metric(instruct: Finished) -> None:
-    (benchmark,) = instruct_page(instruct).benchmarks
-    path = predictions_path(instruct.steps["evaluate"].folder, row="stage2", name="image")
+def test_scores_are_those_of_the_metric(job: Finished) -> None:
+    (benchmark,) = make_page(job).benchmarks
+    path = job.steps["evaluate"].folder / "predictions/stage2/image.jsonl"
     expected = score("accuracy", list(map(json.loads, path.read_text().splitlines())), questions())
     tuned = benchmark.scores["stage 2 (+ LoRA)"]
     assert list(tuned) == ["accuracy", "colour", "shape"]
@@ -94,8 +116,8 @@ def test_scores_are_those_of_the_metric(instruct: Finished) -> None:
     assert difference.low <= 50 <= difference.high
 
 
-def test_page_of_a_job_has_all_its_parts(instruct: Finished) -> None:
-    page = instruct_page(instruct)
+def test_page_of_a_job_has_all_its_parts(job: Finished) -> None:
+    page = make_page(job)
     assert page.verdict == (False, "Version 3 of memvp: registered, but not the champion: too low.")
     assert {picture.path.name for picture in page.pictures["Training"]} == {"loss.png", "learning_rate.png"}
     assert page.origins["digests (SHA-256) of the data"] == {
@@ -108,8 +130,8 @@ def test_page_of_a_job_has_all_its_parts(instruct: Finished) -> None:
     assert "<b>blue" not in source
 
 
-def test_answers_show_small_images_and_everybodys_answer(instruct: Finished) -> None:
-    answers = instruct_page(instruct).answers
+def test_answers_show_small_images_and_everybodys_answer(job: Finished) -> None:
+    answers = make_page(job).answers
     assert len(answers) == NUM
     assert {answer.question for answer in answers} == {f"question {number} ?" for number in range(NUM)}
     first = next(answer for answer in answers if answer.question == "question 3 ?")
@@ -118,27 +140,46 @@ def test_answers_show_small_images_and_everybodys_answer(instruct: Finished) -> 
     assert max(Image.open(io.BytesIO(first.image)).size) == 384
 
 
-def benchmark_report(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for row, right, differences in (("mine", 6, {}), ("base", 2, {"accuracy": [-50.0, -60.0, -40.0, 0.01]})):
-        scores = {
-            "accuracy": {"value": 100 * right / NUM, "low": 10.0, "high": 90.0, "n": NUM},
-            "undefined": {"value": None, "low": None, "high": None, "n": 0},
-        }
-        named = {name: dict(zip(("value", "low", "high", "p"), one, strict=True)) for name, one in differences.items()}
-        path = write_predictions(folder / f"{row}.jsonl", num_right=right)
-        yield row, {"scores": scores, "differences": named, "notes": ["few images"], "n": NUM, "predictions": str(path)}
+@pytest.fixture
+def compared(steps: dict[str, FinishedStep]) -> dict[str, FinishedStep]:
+    """Two adapters that answered one benchmark, in a step each."""
+    rows = {"mine": 6, "base": 2}
+    made = {
+        f"answers/gqa/{who}": answered(steps, f"answers-{who}", {"own": (who, right)}, benchmark="gqa", split="testdev")
+        for who, right in rows.items()
+    }
+    return {**steps, **made}
 
 
-def test_page_of_benchmarks(steps: dict[str, FinishedStep], tmp_path: Path) -> None:
+def test_page_of_benchmarks(compared: dict[str, FinishedStep], tmp_path: Path) -> None:
+    results = results_of(compared)
     report = {
-        "name": "compare", "benchmarks": {"gqa, testdev": dict(benchmark_report(tmp_path))}, "seconds": {"x": 6.0},
-        "trainable_parameters": None, "registered_model": None,
+        "name": "compare", "seconds": {"x": 6.0}, "trainable_parameters": None, "registered_model": None,
     }  # fmt: skip
-    page = benchmarks_page(Finished(report, steps, {}, tmp_path / "figures"))
+    page = make_page(Finished(report, results, benchmarks.FORM, compared, {}, tmp_path / "figures"))
     (benchmark,) = page.benchmarks
     assert page.verdict is None
+    assert benchmark.title == "gqa, testdev"
     assert benchmark.scores["mine"]["accuracy"].value == 75
-    assert benchmark.differences["base minus mine, accuracy"].p == 0.01
-    assert benchmark.notes == ("few images",)
+    assert benchmark.differences["base minus mine, accuracy"].value == -50
+    assert benchmark.notes == ("4 images are few: such intervals are too narrow, 30 and more are trustworthy",)
     assert len(page.answers) == NUM
     assert "nan" not in render(page).split("</style>")[1]
+
+
+def test_an_undefined_score_is_shown_as_none(compared: dict[str, FinishedStep], tmp_path: Path) -> None:
+    for done in compared.values():
+        for one in done.record.summary.get("answered", ()):
+            one["report"]["scores"]["accuracy"] |= {"value": None, "low": None, "high": None}
+    report = {"name": "x", "seconds": {}, "trainable_parameters": None, "registered_model": None}
+    page = make_page(Finished(report, results_of(compared), benchmarks.FORM, compared, {}, tmp_path / "figures"))
+    assert "nan" not in render(page).split("</style>")[1]
+
+
+def test_differences_are_those_of_scoring_both_files_together(compared: dict[str, FinishedStep]) -> None:
+    (asked,) = results_of(compared)
+    assert isinstance(asked, ScoredSet)
+    (pair,) = benchmarks.FORM.pairs(asked)
+    texts = [list(map(json.loads, row.predictions.read_text().splitlines())) for row in pair]
+    together = score("accuracy", texts[0], questions(), other=texts[1])
+    assert asked.differences([pair])["base", "mine"] == together.differences

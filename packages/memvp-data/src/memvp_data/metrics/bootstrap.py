@@ -1,8 +1,8 @@
 """Intervals and paired tests by resampling images, not questions: questions about one image share its luck.
 
 Percentile bootstrap, seeded: the same files give the same numbers. Of two predictions files each resample takes the
-same images, so what makes an image hard cancels out of the difference. `Draws` is what both are made of; kept in a file,
-it lets predictions be compared later that were scored once.
+same images, so what makes an image hard cancels out of the difference. `Draws` is what both are made of; kept in a
+file, it lets predictions be compared later that were scored once.
 """
 
 import hashlib
