@@ -75,7 +75,7 @@ bench: bench-core bench-forms bench-paper-shapes ## run the measurements of memv
 bench-core: $(STAMP) ## time, memory and bytes of memory beside text alone, input-space prompts and rebuilt keys
 	$(BIN)/python benchmarks/core_speed.py $(ARGS)
 
-bench-forms: $(STAMP) ## whether method="auto" takes the fastest form
+bench-forms: $(STAMP) ## whether form="auto" takes the fastest form
 	$(BIN)/python benchmarks/core_forms.py $(ARGS)
 
 bench-paper-shapes: $(STAMP) ## the paper's comparisons of speed and memory, at sizes that fit a CPU

@@ -1,4 +1,4 @@
-"""Whether `method="auto"` takes the fastest form: every form timed over many workloads: `make bench-forms`.
+"""Whether `form="auto"` takes the fastest form: every form timed over many workloads: `make bench-forms`.
 
 A call of a model prepares what its layers read, once, and then reads in every layer; both are timed, for one layer, and
 added up for models of several depths. The choice is right when it is the fastest form or within 10 % of it.
@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from memvp_core import MemVPConfig
 from memvp_core import flops as cost_model
-from memvp_core.flops import Form, Workload
+from memvp_core.config import Form
+from memvp_core.flops import Workload
 from memvp_core.memory import read_form
 from memvp_core.memory.arrange import Arrangement, arrange
 from memvp_core.memory.entries import Entries, entries_for

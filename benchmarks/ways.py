@@ -21,13 +21,13 @@ WAYS = ("text only", *(f"MemVP {form}" for form in FORMS), "input space", "naive
 class Memory(Way):
     """MemVP in one of its forms."""
 
-    def __init__(self, model: Any, shape: Shape, *, method: Any) -> None:
+    def __init__(self, model: Any, shape: Shape, *, form: Any) -> None:
         super().__init__(model, shape)
         config = MemVPConfig(
             vision_hidden_size=shape.vision_size,
             num_slots=shape.num_slots,
             projector_hidden_sizes=(shape.num_codes,),
-            method=method,
+            form=form,
         )
         self.memvp = get_memvp_model(self.model, config)
         nn.init.normal_(self.memvp.prompt.value_positions, std=0.02)
@@ -134,5 +134,5 @@ def projector(shape: Shape) -> nn.Module:
 def make_way(name: str, model: Any, shape: Shape) -> Way:
     """One of WAYS on a language model, which stays as it is."""
     if name.startswith("MemVP"):
-        return Memory(model, shape, method=name.split()[1])
+        return Memory(model, shape, form=name.split()[1])
     return {"text only": Way, "input space": InputSpace, "naive": Naive}[name](model, shape)

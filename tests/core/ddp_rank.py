@@ -14,9 +14,9 @@ from tests.core.tiny_models import make_tiny
 
 # Architecture, settings of the memory, whether layers are run again in backward.
 CASES: dict[str, tuple[str, dict[str, Any], bool]] = {
-    "split": ("llama", {"method": "split", "learn_scales": True}, False),
-    "factored": ("llama", {"method": "factored", "num_images": 2}, False),
-    "checkpointed": ("llama", {"method": "direct"}, True),
+    "split": ("llama", {"form": "split", "learn_scales": True}, False),
+    "factored": ("llama", {"form": "factored", "num_images": 2}, False),
+    "checkpointed": ("llama", {"form": "direct"}, True),
     "per_layer_and_norms": ("bart", {"share_position_embedding": False, "train_layer_norms": True}, False),
 }
 ROWS_PER_RANK = 2

@@ -52,7 +52,7 @@ def assert_same_grads(found: dict[str, Tensor], wanted: dict[str, Tensor], **tol
 @EVERY
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per_layer"])
 def test_output_and_every_gradient_equal_the_concatenated_weights(name: str, shared: bool, memvp, batch) -> None:
-    model = memvp(make_tiny(name), share_position_embedding=shared, learn_scales=True, method="split")
+    model = memvp(make_tiny(name), share_position_embedding=shared, learn_scales=True, form="split")
     ids, features = batch()
     for row, image in enumerate(INDEX[:3]):
         one = inputs_for(name, ids[row : row + 1])
@@ -69,12 +69,12 @@ def test_output_and_every_gradient_equal_the_concatenated_weights(name: str, sha
 
 @EVERY
 def test_every_form_equals_the_reference(name: str, memvp, batch) -> None:
-    model = memvp(make_tiny(name), method="reference")
+    model = memvp(make_tiny(name), form="reference")
     ids, features = batch()
     arguments = inputs_for(name, ids) | {"visual_features": features, "image_index": torch.tensor(INDEX)}
     wanted, wanted_grads = model(**arguments).logits, grads(model, model.prompt, **arguments)
-    for method in ("direct", "split", "factored", "auto"):
-        same = memvp(make_tiny(name), method=method)
+    for form in ("direct", "split", "factored", "auto"):
+        same = memvp(make_tiny(name), form=form)
         torch.testing.assert_close(same(**arguments).logits, wanted, **CLOSE)
         assert_same_grads(grads(same, same.prompt, **arguments), wanted_grads, rtol=1e-5, atol=1e-8)
 

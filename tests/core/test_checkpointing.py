@@ -38,7 +38,7 @@ def assert_checkpointing_changes_nothing(model: Any, backward: Callable[[Any], N
 @MODES
 @pytest.mark.parametrize(
     "settings",
-    [{"method": "direct"}, {"method": "split"}, {"share_position_embedding": False}, {"insert_in": "values"}],
+    [{"form": "direct"}, {"form": "split"}, {"share_position_embedding": False}, {"insert_in": "values"}],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
 def test_gradients_are_the_same(memvp, batch, settings: dict[str, Any], use_reentrant: bool) -> None:

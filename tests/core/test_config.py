@@ -24,7 +24,7 @@ LLAVA_STYLE = MemVPConfig(
         ({"memory_dropout": 1.0}, "at least 0 and below 1, got 1.0"),
         ({"learn_scales": "yes"}, "learn_scales must be true or false"),
         ({"insert_in": "nowhere"}, "insert_in must be one of both, keys, values, none; got 'nowhere'"),
-        ({"method": "fused"}, "method must be one of auto, direct, split, factored, reference"),
+        ({"form": "fused"}, "form must be one of auto, direct, split, factored, reference"),
         ({"position_mode": "concat", "insert_in": "keys"}, "leaves image rows without a key or a value"),
         ({"position_mode": "concat", "padded_rows": "masked"}, 'padded_rows "masked" has no meaning'),
         ({"layers_to_transform": []}, "layers_to_transform must be None or different layer numbers"),
@@ -41,6 +41,11 @@ def test_misspelt_and_missing_settings_are_named() -> None:
         MemVPConfig.from_dict({"vision_hidden_size": 8, "num_slot": 3})
     with pytest.raises(ValueError, match="needs vision_hidden_size"):
         MemVPConfig.from_dict({"num_slots": 3})
+
+
+def test_form_is_read_under_its_former_name() -> None:
+    saved = {name: value for name, value in MemVPConfig(vision_hidden_size=8).to_dict().items() if name != "form"}
+    assert MemVPConfig.from_dict({**saved, "method": "split"}) == MemVPConfig(vision_hidden_size=8, form="split")
 
 
 @pytest.mark.parametrize(

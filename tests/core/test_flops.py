@@ -82,11 +82,11 @@ def test_input_space_is_a_longer_text() -> None:
     assert found == 4_927_154_688
 
 
-@pytest.mark.parametrize("method", ["direct", "split", "factored"])
+@pytest.mark.parametrize("form", ["direct", "split", "factored"])
 @pytest.mark.parametrize(("name", "source", "target"), [("bart", 8, 3), ("t5", 8, 3), ("llama", 11, 0)])
-def test_memory_equals_torchs_counter(name: str, source: int, target: int, method: Any) -> None:
+def test_memory_equals_torchs_counter(name: str, source: int, target: int, form: Any) -> None:
     base = build(name)
-    config = MemVPConfig(vision_hidden_size=20, num_slots=30, projector_hidden_sizes=(12,), method=method)
+    config = MemVPConfig(vision_hidden_size=20, num_slots=30, projector_hidden_sizes=(12,), form=form)
     model = get_memvp_model(base, config).eval()
     memory = model.prompt.encode(torch.zeros(1, 9, 20, device=DEVICE[name]))
     from memvp_core.memory.reading import Images, make_reading
@@ -102,7 +102,7 @@ def test_memory_equals_torchs_counter(name: str, source: int, target: int, metho
     with model.injection.reading(reading):
         found = counted(base, **tokens(name, source, target))
     # The basis has the projector's bias as one more column.
-    sizes = {"num_rows": 9, "num_slots": 30, "num_codes": 13, "method": method}
+    sizes = {"num_rows": 9, "num_slots": 30, "num_codes": 13, "form": form}
     assert found == model_flops(base.config, kind="memory", num_text_tokens=source, num_target_tokens=target, **sizes)
 
 
@@ -132,7 +132,7 @@ def test_cells_of_the_papers_tables(name: str, source: float, target: float, pri
     config = build(name).config
     # Mean lengths are no whole numbers, and the formula is a polynomial.
     lengths: dict[str, Any] = {"num_text_tokens": source, "num_target_tokens": target}
-    found = model_flops(config, kind="memory", num_slots=240, method="direct", **lengths)
+    found = model_flops(config, kind="memory", num_slots=240, form="direct", **lengths)
     # Video: the mean of squared lengths exceeds the square of the mean, so the fit is to 0.1.
     assert found / 1e9 == pytest.approx(printed, abs=0.05 if printed < 30 else 0.1)
 
@@ -203,5 +203,5 @@ def test_auto_never_takes_direct_in_sixteen_bits() -> None:
 
 
 def test_factored_without_codes_is_refused() -> None:
-    with pytest.raises(ValueError, match='method "factored" needs rows given as codes'):
+    with pytest.raises(ValueError, match='form "factored" needs rows given as codes'):
         choose_form("factored", replace(SMALL, num_codes=None), dtype=torch.float32)

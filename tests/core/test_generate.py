@@ -29,7 +29,7 @@ def left_padded(ids: Tensor, *, lengths: list[int], extra: int = 0) -> dict[str,
     return {"input_ids": padded * mask, "attention_mask": mask}
 
 
-@pytest.mark.parametrize("settings", [{"method": "direct"}, {"method": "split"}, {"share_position_embedding": False}])
+@pytest.mark.parametrize("settings", [{"form": "direct"}, {"form": "split"}, {"share_position_embedding": False}])
 @pytest.mark.parametrize("extra", [0, 3])
 def test_greedy_equals_the_loop(memvp, batch, settings: dict[str, Any], extra: int) -> None:
     model = memvp(**settings)

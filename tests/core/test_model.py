@@ -44,12 +44,12 @@ def expected_logits(model: Any, oracle: Any, ids: Tensor, features: Tensor, inde
 @pytest.mark.parametrize(
     "settings",
     [
-        {"method": "direct"},
-        {"method": "split"},
-        {"method": "factored"},
-        {"method": "reference"},
-        {"share_position_embedding": False, "method": "direct"},
-        {"share_position_embedding": False, "method": "split"},
+        {"form": "direct"},
+        {"form": "split"},
+        {"form": "factored"},
+        {"form": "reference"},
+        {"share_position_embedding": False, "form": "direct"},
+        {"share_position_embedding": False, "form": "split"},
         {"learn_scales": True},
         {"layers_to_transform": [1], "projector_hidden_sizes": [], "projector_bias": False},
     ],
@@ -63,9 +63,9 @@ def test_logits_equal_the_concatenated_model(memvp, oracle, batch, settings: dic
     torch.testing.assert_close(logits, expected_logits(model, oracle, ids, features, index), **TOLERANCE)
 
 
-@pytest.mark.parametrize("method", ["direct", "split", "factored"])
-def test_every_gradient_equals_the_concatenated_model(memvp, oracle, batch, method: str) -> None:
-    model = memvp(method=method, learn_scales=True)
+@pytest.mark.parametrize("form", ["direct", "split", "factored"])
+def test_every_gradient_equals_the_concatenated_model(memvp, oracle, batch, form: str) -> None:
+    model = memvp(form=form, learn_scales=True)
     ids, features = batch(batch=1, images=1)
     model(ids, labels=ids, visual_features=features).loss.backward()
     concatenated = oracle(model, features[0])

@@ -23,7 +23,7 @@ STEPS = 60
 DRIVER = """
 import json, sys
 from memvp_train.config import LaunchConfig, from_plain, run_from_dict
-from memvp_train.stage import run_stage
+from memvp_train.training.stage import run_stage
 
 values = json.loads(open(sys.argv[1]).read())
 try:

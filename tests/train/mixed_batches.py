@@ -42,8 +42,8 @@ class Mixed:
 
 
 MIXED = {
-    "mixed_features": Mixed("llama", {"method": "factored", "num_images": 3}),
-    "mixed_pixels": Mixed("llama", {"method": "direct"}, has_tower=True, is_checkpointed=True),
+    "mixed_features": Mixed("llama", {"form": "factored", "num_images": 3}),
+    "mixed_pixels": Mixed("llama", {"form": "direct"}, has_tower=True, is_checkpointed=True),
     "mixed_bart": Mixed("bart", {"share_position_embedding": False}, has_tower=True),
 }
 

@@ -19,10 +19,10 @@ from tests.train.mixed_batches import MIXED, STEPS, VALIDATED, build_mixed, mixe
 
 # Architecture, settings of the memory, whether layers are run again in backward.
 CASES: dict[str, tuple[str, dict[str, Any], bool]] = {
-    "split": ("llama", {"method": "split", "learn_scales": True}, False),
-    "direct_checkpointed": ("llama", {"method": "direct"}, True),
-    "factored": ("llama", {"method": "factored", "num_images": 2}, False),
-    "per_layer": ("bart", {"method": "split", "share_position_embedding": False}, False),
+    "split": ("llama", {"form": "split", "learn_scales": True}, False),
+    "direct_checkpointed": ("llama", {"form": "direct"}, True),
+    "factored": ("llama", {"form": "factored", "num_images": 2}, False),
+    "per_layer": ("bart", {"form": "split", "share_position_embedding": False}, False),
 }
 # Which rank has no image in each step; 2 is both.
 IMAGE_FREE = (0, 1, 2)

@@ -33,10 +33,10 @@ def edited(memory: VisualMemory) -> VisualMemory:
     return mask_rows(memory, [3, 3], entry=0)
 
 
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per_layer"])
-def test_edited_rows_equal_the_concatenated_model_without_them(memvp, oracle, batch, method: str, shared: bool) -> None:
-    model = memvp(method=method, share_position_embedding=shared)
+def test_edited_rows_equal_the_concatenated_model_without_them(memvp, oracle, batch, form: str, shared: bool) -> None:
+    model = memvp(form=form, share_position_embedding=shared)
     ids, features = batch()
     index = [1, 0, 2, 0]
     memory = edited(model.encode(features))
@@ -46,7 +46,7 @@ def test_edited_rows_equal_the_concatenated_model_without_them(memvp, oracle, ba
         torch.testing.assert_close(logits[row], concatenated(ids[row][None]).logits[0], **CLOSE)
 
 
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     "variant",
     [
@@ -60,9 +60,9 @@ def test_edited_rows_equal_the_concatenated_model_without_them(memvp, oracle, ba
     ],
     ids=lambda variant: "_".join(map(str, variant.values())) or "plain",
 )
-def test_edited_rows_equal_the_loops(memvp, batch, variant: dict[str, Any], method: str) -> None:
+def test_edited_rows_equal_the_loops(memvp, batch, variant: dict[str, Any], form: str) -> None:
     """Entries of different lengths too: entry 3 has two rows, entry 4 two images side by side."""
-    model = memvp(method=method, num_slots=7, **variant)
+    model = memvp(form=form, num_slots=7, **variant)
     _, features = batch(images=3)
     memory = VisualMemory.cat([model.encode(features), model.encode(features[:1, :2])])
     if "num_images" in variant:
@@ -160,9 +160,9 @@ def test_all_slots_blocked_is_the_base_model(memvp, llama, batch) -> None:
     torch.testing.assert_close(model(ids, memory=memory).logits, llama()(ids).logits, **CLOSE)
 
 
-@pytest.mark.parametrize("method", ["direct", "split", "factored"])
-def test_other_images_answer_as_before(memvp, batch, method: str) -> None:
-    model = memvp(method=method)
+@pytest.mark.parametrize("form", ["direct", "split", "factored"])
+def test_other_images_answer_as_before(memvp, batch, form: str) -> None:
+    model = memvp(form=form)
     ids, features = batch(images=4)
     memory = model.encode(features)
     before = model(ids, memory=memory).logits

@@ -73,7 +73,7 @@ def activated(model: Any, monkeypatch: pytest.MonkeyPatch, **inputs: Any) -> tup
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_shows_what_its_layers_do(name: str, memvp, batch, monkeypatch) -> None:
-    model = memvp(make_tiny(name), method="split", share_position_embedding=False)
+    model = memvp(make_tiny(name), form="split", share_position_embedding=False)
     ids, features = batch(images=4)
     memory = scale_rows(mask_rows(model.encode(features), [1], entry=2), [0], 0.5)
     inputs = {"input_ids": ids, "memory": memory}
@@ -98,7 +98,7 @@ def test_every_architecture_shows_what_its_layers_do(name: str, memvp, batch, mo
 @pytest.mark.parametrize("name", ENCODER_DECODERS)
 @pytest.mark.parametrize("target", ["encoder", "decoder", "both"])
 def test_either_stack_of_an_encoder_decoder(name: str, target: str, memvp, batch, monkeypatch) -> None:
-    model = memvp(make_tiny(name), method="split", target_stack=target)
+    model = memvp(make_tiny(name), form="split", target_stack=target)
     ids, features = batch(images=4)
     inputs = {"input_ids": ids, "memory": model.encode(features)}
     _, slots = activated(model, monkeypatch, **inputs, decoder_input_ids=ids[:, :3])
@@ -132,7 +132,7 @@ def test_either_stack_of_an_encoder_decoder(name: str, target: str, memvp, batch
 )
 def test_full_keys_are_those_of_the_layer(memvp, batch, monkeypatch, settings: dict[str, Any]) -> None:
     """With entries of different lengths, blocked and weakened rows."""
-    model = memvp(method="split", **settings)
+    model = memvp(form="split", **settings)
     ids, features = batch(images=4)
     memory = VisualMemory.cat([model.encode(features[:3]), model.encode(features[3:, :2])])
     memory = scale_rows(mask_rows(memory, [0], entry=1), [1], 0.25)

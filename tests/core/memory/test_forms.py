@@ -103,17 +103,17 @@ def assert_same(out: Tensor, reference: Tensor, tensors: dict[str, Tensor]) -> N
         torch.testing.assert_close(left, right, rtol=1e-11, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES)
-def test_form_equals_loops(case: str, method: str) -> None:
+def test_form_equals_loops(case: str, form: str) -> None:
     index_list, tokens, rows, slots = CASES[case]
     index = torch.tensor(index_list)
-    tensors = make_tensors(index=index, tokens=tokens, rows=rows, slots=slots, basis=method == "factored")
-    out = retrieve(**tensors, image_index=index, activation=functional.silu, method=method)
+    tensors = make_tensors(index=index, tokens=tokens, rows=rows, slots=slots, basis=form == "factored")
+    out = retrieve(**tensors, image_index=index, activation=functional.silu, form=form)
     assert_same(out, expected(tensors, index=index), tensors)
 
 
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -129,10 +129,10 @@ def test_form_equals_loops(case: str, method: str) -> None:
     ],
     ids=lambda settings: "_".join(settings.values()),
 )
-def test_variant_equals_loops(settings: dict[str, str], method: str) -> None:
+def test_variant_equals_loops(settings: dict[str, str], form: str) -> None:
     index = torch.tensor([2, -1, 0, -1, -1, 2])
-    tensors = make_tensors(index=index, tokens=2, rows=2, slots=3, basis=method == "factored")
-    out = retrieve(**tensors, image_index=index, activation=functional.silu, method=method, **settings)
+    tensors = make_tensors(index=index, tokens=2, rows=2, slots=3, basis=form == "factored")
+    out = retrieve(**tensors, image_index=index, activation=functional.silu, form=form, **settings)
     assert_same(out, expected(tensors, index=index, **settings), tensors)
 
 
@@ -160,17 +160,17 @@ def test_arrangement_sorts_every_unit_to_its_image(index: list[tuple[int, int]],
         assert [list(order)[place] for place in arrangement.inverse.tolist()] == list(range(len(repeated)))
 
 
-@pytest.mark.parametrize("method", FORMS)
-def test_order_of_slots_does_not_matter(method: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_order_of_slots_does_not_matter(form: str) -> None:
     index = torch.tensor([0, 2])
-    tensors = make_tensors(index=index, tokens=3, rows=3, slots=3, basis=method == "factored")
+    tensors = make_tensors(index=index, tokens=3, rows=3, slots=3, basis=form == "factored")
     order = [2, 0, 1]
     shuffled = tensors | {
         "rows": tensors["rows"][:, order],
         "key_positions": tensors["key_positions"][order],
         "value_positions": tensors["value_positions"][order],
     }
-    settings = {"image_index": index, "activation": functional.silu, "method": method}
+    settings = {"image_index": index, "activation": functional.silu, "form": form}
     torch.testing.assert_close(retrieve(**tensors, **settings), retrieve(**shuffled, **settings), rtol=0, atol=1e-12)
 
 
@@ -189,9 +189,9 @@ def test_forms_draw_the_same_dropout_mask() -> None:
     index = torch.arange(3)
     tensors = make_tensors(index=index, tokens=4, rows=2, slots=3, basis=True)
     outputs = []
-    for method in ("direct", "split", "factored"):
+    for form in ("direct", "split", "factored"):
         torch.manual_seed(5)
-        outputs.append(retrieve(**tensors, image_index=index, activation=functional.silu, dropout=0.5, method=method))
+        outputs.append(retrieve(**tensors, image_index=index, activation=functional.silu, dropout=0.5, form=form))
     for output in outputs[1:]:
         torch.testing.assert_close(output, outputs[0], rtol=0, atol=1e-12)
     undropped = retrieve(**tensors, image_index=index, activation=functional.silu)
@@ -213,7 +213,7 @@ def paper_sizes() -> dict[str, Tensor]:
     return {name: tensor.bfloat16() for name, tensor in tensors.items()}
 
 
-def errors_in_bfloat16(method: str) -> tuple[float, float]:
+def errors_in_bfloat16(form: str) -> tuple[float, float]:
     """Of the scores, relative to their visual part; and of the output, relative to itself."""
     tensors = paper_sizes()
     scores: list[Tensor] = []
@@ -222,7 +222,7 @@ def errors_in_bfloat16(method: str) -> tuple[float, float]:
         scores.append(values)
         return functional.silu(values)
 
-    out = retrieve(**tensors, image_index=torch.tensor([0]), activation=keep, visual_scale=0.01, method=method)
+    out = retrieve(**tensors, image_index=torch.tensor([0]), activation=keep, visual_scale=0.01, form=form)
     x, codes, basis, keys, values = (tensor.double() for tensor in tensors.values())
     rows = functional.pad(0.01 * codes @ basis.T, (0, 0, 0, 64))
     exact = x @ (rows + keys).mT
@@ -232,7 +232,7 @@ def errors_in_bfloat16(method: str) -> tuple[float, float]:
 
 
 def test_split_and_factored_keep_the_image_that_direct_rounds_away_in_bfloat16() -> None:
-    errors = {method: errors_in_bfloat16(method) for method in ("direct", "split", "factored")}
+    errors = {form: errors_in_bfloat16(form) for form in ("direct", "split", "factored")}
     (direct, direct_out), (split, split_out), (factored, factored_out) = errors.values()
     assert direct > 1e-2
     assert split < direct / 5
@@ -242,8 +242,8 @@ def test_split_and_factored_keep_the_image_that_direct_rounds_away_in_bfloat16()
 
 def test_factored_without_a_basis_is_refused() -> None:
     tensors = make_tensors(index=torch.tensor([0]), tokens=1, rows=1, slots=1)
-    with pytest.raises(ValueError, match='method "factored" needs rows given as codes in a basis'):
-        retrieve(**tensors, image_index=torch.tensor([0]), activation=functional.silu, method="factored")
+    with pytest.raises(ValueError, match='form "factored" needs rows given as codes in a basis'):
+        retrieve(**tensors, image_index=torch.tensor([0]), activation=functional.silu, form="factored")
 
 
 def test_sixteen_bit_scores_are_kept_in_float32() -> None:

@@ -22,7 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear_projector": {"projector_hidden_sizes": ()},
     "no_bias": {"projector_bias": False},
     "deeper_projector": {"projector_hidden_sizes": (9, 8, 7), "projector_activation": "gelu"},
-    "wide_projector": {"projector_hidden_sizes": (24,), "method": "split"},
+    "wide_projector": {"projector_hidden_sizes": (24,), "form": "split"},
     "as_many_slots_as_rows": {"num_slots": 4},
     "masked_padding": {"padded_rows": "masked"},
     "image_free_is_base": {"no_image": "base"},
@@ -89,11 +89,11 @@ def slots(prompt: Any, config: Any, features: Tensor, row_images: Tensor, *, ima
 @pytest.mark.parametrize("form", ["direct", "split", "factored", "reference"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variant_equals_the_written_out_equation(variant: str, form: str, memvp, batch) -> None:
-    settings = {"method": form} | VARIANTS[variant]
+    settings = {"form": form} | VARIANTS[variant]
     ids, features = batch()
     index = [1, -1, 0, 2]
-    no_codes = settings["method"] == "factored" and variant == "no_visual_rows"
-    model = memvp(**settings | ({"method": "split"} if no_codes else {}))
+    no_codes = settings["form"] == "factored" and variant == "no_visual_rows"
+    model = memvp(**settings | ({"form": "split"} if no_codes else {}))
     seen = {"visual_features": features, "image_index": torch.tensor(index)}
     found = model(ids, **seen, row_images=ROW_IMAGES).logits
     wanted = looped(model, ids, features, index, ROW_IMAGES)
@@ -105,8 +105,8 @@ def test_variant_equals_the_written_out_equation(variant: str, form: str, memvp,
 
 def test_factored_needs_codes_narrower_than_the_model(memvp, batch) -> None:
     ids, features = batch(images=4)
-    with pytest.raises(ValueError, match='method "factored" needs rows given as codes'):
-        memvp(projector_hidden_sizes=(24,), method="factored")(ids, visual_features=features)
+    with pytest.raises(ValueError, match='form "factored" needs rows given as codes'):
+        memvp(projector_hidden_sizes=(24,), form="factored")(ids, visual_features=features)
 
 
 def test_joined_images_equal_features_side_by_side(memvp, batch) -> None:

@@ -19,7 +19,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-from memvp_train.checkpoint import CheckpointError, FolderCheckpoints, TrainingState
+from memvp_train.checkpoints.state import CheckpointError, FolderCheckpoints, TrainingState
 
 store = FolderCheckpoints(Path(sys.argv[1]))
 tensors = {"a": torch.ones(4096)}

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.faults
 HOLDER = """
 import sys, time
 from pathlib import Path
-from memvp_train.lease import LeaseError, hold_lease
+from memvp_train.checkpoints.lease import LeaseError, hold_lease
 with hold_lease(Path(sys.argv[1]), doing="writing", expires_seconds=float(sys.argv[2])) as lease:
     print(lease.number, flush=True)
     sys.stdin.readline()

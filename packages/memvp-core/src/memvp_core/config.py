@@ -14,7 +14,10 @@ PositionMode = Literal["add", "concat"]
 PaddedRows = Literal["live", "masked"]
 NoImage = Literal["positions", "base"]
 TargetStack = Literal["auto", "encoder", "decoder", "both"]
-Method = Literal["auto", "direct", "split", "factored", "reference"]
+Form = Literal["direct", "split", "factored", "reference"]
+FormChoice = Literal["auto", "direct", "split", "factored", "reference"]
+
+_FORMER_NAMES = {"method": "form"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,8 @@ class MemVPConfig:
     train_layer_norms: bool = False
     """Train the norms of the language model too, as the paper does for BART and T5."""
 
-    method: Method = "auto"
-    """Form of the retrieval (memory.py): they agree in value and gradient, and differ in speed and rounding."""
+    form: FormChoice = "auto"
+    """Form of the retrieval (memory/forms.py): they agree in value and gradient, and differ in speed and rounding."""
 
     def __post_init__(self) -> None:
         """Turn lists and whole numbers, as YAML gives them, into tuples and floats; check everything."""
@@ -119,7 +122,7 @@ class MemVPConfig:
             "padded_rows": PaddedRows,
             "no_image": NoImage,
             "target_stack": TargetStack,
-            "method": Method,
+            "form": FormChoice,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
@@ -145,7 +148,8 @@ class MemVPConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MemVPConfig":
-        """The inverse of `to_dict`; a name that is no setting, or a missing one, is refused."""
+        """The inverse of `to_dict`, former names included; a name that is no setting, or a missing one, is refused."""
+        values = present_names(values)
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
@@ -176,6 +180,11 @@ class MemVPConfig:
         widths = (self.vision_hidden_size, *self.projector_hidden_sizes, hidden_size)
         images = self.num_images * hidden_size if self.num_images > 1 else 0
         return images + sum((wide + self.projector_bias) * out for wide, out in pairwise(widths))
+
+
+def present_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a memory as saved once, under the names that they have now."""
+    return {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def _check_positive_integer(value: object, *, name: str) -> None:

@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from memvp_core.config import Method
+from memvp_core.config import Form, FormChoice
 
-Form = Literal["direct", "split", "factored", "reference"]
 Kind = Literal["text", "input_space", "memory"]
 _SHORT = (torch.float16, torch.bfloat16)
 
@@ -105,8 +104,8 @@ def projection_flops(num_images: int, num_rows: int, *, widths: tuple[int, ...])
 def _codes(load: Workload) -> int:
     if load.num_codes is None:
         raise ValueError(
-            'method "factored" needs rows given as codes in a basis, of which there is none here: '
-            'use a projector with a last hidden width below the model\'s, or method "split".'
+            'form "factored" needs rows given as codes in a basis, of which there is none here: '
+            'use a projector with a last hidden width below the model\'s, or form "split".'
         )
     return load.num_codes
 
@@ -132,15 +131,15 @@ def seconds(form: Form, load: Workload, *, itemsize: int, machine: Machine) -> f
     return flops / machine.flops + moved / machine.bandwidth + launches * machine.launch
 
 
-def choose_form(method: Method, load: Workload, *, dtype: torch.dtype, device: str = "cpu") -> Form:
+def choose_form(form: FormChoice, load: Workload, *, dtype: torch.dtype, device: str = "cpu") -> Form:
     """The form that `auto` takes: the fastest by the cost model among those that lose no precision.
 
     In 16 bits `direct` is out: adding small image rows to positions rounds 1.7 % of the visual score away.
     """
-    if method != "auto":
-        if method == "factored":
+    if form != "auto":
+        if form == "factored":
             _codes(load)
-        return method
+        return form
     forms: list[Form] = ["split"] if dtype in _SHORT else ["direct", "split"]
     if load.num_codes is not None and load.num_codes < load.hidden_size:
         forms.append("factored")
@@ -169,12 +168,12 @@ def model_flops(
     num_rows: int = 0,
     num_slots: int = 0,
     num_codes: int | None = None,
-    method: Form = "direct",
+    form: Form = "direct",
 ) -> int:
     """FLOPs of one forward pass over one sample of a transformers BART, T5 or LLaMA-like model.
 
     `num_target_tokens` are the decoder's tokens of an encoder-decoder. input_space puts `num_rows` tokens before the
-    text; memory gives every layer (of the encoder, where there is one) a retrieval of that `method`.
+    text; memory gives every layer (of the encoder, where there is one) a retrieval of that `form`.
     """
     tokens = num_text_tokens + (num_rows if kind == "input_space" else 0)
     if config.is_encoder_decoder:
@@ -184,7 +183,7 @@ def model_flops(
     if kind != "memory":
         return 2 * macs
     load = Workload(num_text_tokens, 1, num_rows, num_slots, config.hidden_size, num_codes)
-    return 2 * macs + config.num_hidden_layers * retrieval_flops(method, load)
+    return 2 * macs + config.num_hidden_layers * retrieval_flops(form, load)
 
 
 def _decoder_macs(config: Any, *, tokens: int) -> int:

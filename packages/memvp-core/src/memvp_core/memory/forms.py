@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from memvp_core.config import InsertIn, Method, NoImage, PaddedRows, PositionMode
-from memvp_core.flops import Form, Workload, choose_form
+from memvp_core.config import Form, FormChoice, InsertIn, NoImage, PaddedRows, PositionMode
+from memvp_core.flops import Workload, choose_form
 from memvp_core.memory.arrange import Arrangement, arrange
 from memvp_core.memory.entries import Entries, ReadParts, Scale, entries_for, scaled, widened
 from memvp_core.memory.loops import read_loops
@@ -149,7 +149,7 @@ def retrieve(
     padded_rows: PaddedRows = "live",
     no_image: NoImage = "positions",
     dropout: float = 0.0,
-    method: Method = "auto",
+    form: FormChoice = "auto",
 ) -> Float[Tensor, "B T D"]:
     """Eq. 6 and 12's sum over memory rows, for text states x and projected image rows f(z).
 
@@ -165,7 +165,7 @@ def retrieve(
         hidden_size=x.shape[2],
         num_codes=None if basis is None else basis.shape[1],
     )
-    form = choose_form(method, load, dtype=x.dtype, device=x.device.type)
+    form = choose_form(form, load, dtype=x.dtype, device=x.device.type)
     if form == "factored":
         parts = ReadParts(rows, basis, key_positions, value_positions, visual_scale, retrieval_scale)
     else:

@@ -1,4 +1,4 @@
-"""The retrieval of folded entries, one query at a time: what `method="reference"` runs, the oracle."""
+"""The retrieval of folded entries, one query at a time: what `form="reference"` runs, the oracle."""
 
 import torch
 from jaxtyping import Float

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from memvp_core.config import MemVPConfig
-from memvp_core.flops import Form
+from memvp_core.config import Form, MemVPConfig
 from memvp_core.memory.entries import ReadParts, Scale
 from memvp_core.visual_memory import fingerprint
 

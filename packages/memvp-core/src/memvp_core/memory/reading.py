@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from memvp_core.flops import Form, Workload, choose_form
+from memvp_core.config import Form
+from memvp_core.flops import Workload, choose_form
 from memvp_core.memory.arrange import NO_IMAGE, Arrangement, arrange
 from memvp_core.memory.entries import Entries, entries_for
 from memvp_core.memory.forms import Activation, read_form
@@ -96,7 +97,7 @@ def make_reading(
     config = prompt.config
     arrangement = arrange(image_index, device=prompt.device)
     load = _workload(prompt, images, arrangement=arrangement, num_tokens=num_tokens, num_steps=num_steps)
-    form = choose_form(config.method, load, dtype=dtype, device=prompt.device.type)
+    form = choose_form(config.form, load, dtype=dtype, device=prompt.device.type)
     parts = prompt(
         features=images.features,
         codes=images.codes,
@@ -131,7 +132,7 @@ def make_generating_reading(
     last = image_index if image_index.ndim == 1 else image_index[:, -1]
     decoding_sizes = {"num_tokens": 1, "num_steps": _NUM_NEW_TOKENS}
     load = _workload(prompt, images, arrangement=reading.arrangement, **decoding_sizes)
-    form = choose_form(prompt.config.method, load, dtype=dtype, device=prompt.device.type)
+    form = choose_form(prompt.config.form, load, dtype=dtype, device=prompt.device.type)
     if form == reading.form and reading.arrangement.num_tokens is None:
         return reading
     decoding = make_reading(prompt, images, image_index=last, dtype=dtype, is_training=False, **decoding_sizes)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from memvp_core.config import present_names
 from memvp_data.files.atomic import atomic_write, sync_folder
 from memvp_data.files.hashing import hash_file
 from memvp_train.checkpoints.disk import write_failed
@@ -123,7 +124,8 @@ def read_state(folder: Path) -> TrainingState:
             tensors[kind] = load_file(folder / name)
         except SafetensorError as error:
             raise DamageError(f"checkpoint {folder}: {name} is no safetensors file ({error})") from error
-    return TrainingState(step=body["step"], settings=body["settings"], numbers=body.get("numbers", {}), **tensors)
+    settings = present_settings(body["settings"])
+    return TrainingState(step=body["step"], settings=settings, numbers=body.get("numbers", {}), **tensors)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -178,6 +180,11 @@ def load_newest(
         check_settings(state.settings, settings=settings, folder=folder)
         return state
     return None
+
+
+def present_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a stage as they were saved, under the names that they have now."""
+    return {**saved, "memvp": present_names(saved["memvp"])} if "memvp" in saved else dict(saved)
 
 
 def check_settings(saved: Mapping[str, Any], *, settings: Mapping[str, Any], folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from memvp_core import MemVPModel
+from memvp_core.config import present_names
 from memvp_data.dataloader.loader import check_tokens
 from memvp_data.files.hashing import folder_hash, hash_file
 from memvp_data.samples import SampleError
@@ -119,7 +120,7 @@ def stage_settings(run: StageRun, *, precision: str) -> dict[str, Any]:
         json.dumps(
             {
                 "language": {**asdict(run.language), "path": model_fingerprint(run.language.path)},
-                "memvp": run.memvp,
+                "memvp": present_names(run.memvp),
                 "stage": stage,
                 "samples": hash_file(Path(run.samples)),
                 "validation": None if run.validation is None else hash_file(Path(run.validation)),

@@ -16,7 +16,7 @@ from memvp_data.files.atomic import atomic_write, sync_folder
 from memvp_data.files.hashing import folder_hash
 from memvp_train.checkpoints.lease import Lease, hold_lease
 from memvp_train.checkpoints.quarantine import put_damaged_aside, quarantined
-from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, load_newest, newest_first
+from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, load_newest, newest_first, present_settings
 from memvp_train.config import LaunchConfig, StageRun
 from memvp_train.launch.ray_snapshot import clear_cut_off
 from memvp_train.training.loop import TrainingError
@@ -91,7 +91,9 @@ def finished_stage(run: StageRun, launch: LaunchConfig) -> StageResult | None:
     try:
         body = json.loads((Path(run.out) / RESULT_FILE).read_bytes())
         result = StageResult(**body["result"])
-        is_same = body["settings"] == settings and body["adapter_sha256"] == folder_hash(Path(result.adapter_path))
+        is_same = present_settings(body["settings"]) == settings and body["adapter_sha256"] == folder_hash(
+            Path(result.adapter_path)
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return result if is_same and Path(result.metrics_path).is_file() else None
