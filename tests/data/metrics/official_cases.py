@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memvp_data.metrics import (
-    captions,
     gqa,
     mmbench,
     mmbench_letters,
     mme,
     pope,
-    ptb,
     scienceqa,
     sqa_i,
     video,
     vqa,
     vqa_text,
 )
-from memvp_data.metrics.java_tools import METEOR, find_jar
+from memvp_data.metrics.captions import ptb
+from memvp_data.metrics.captions import score as captions
+from memvp_data.metrics.captions.java_tools import METEOR, find_jar
 from memvp_data.metrics.mmbench_submission import submission_columns
 from memvp_data.metrics.pairing import pair
 from memvp_data.samples import Sample, Turn, to_id

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from memvp_data.metrics import ptb_java
-from memvp_data.metrics.java_tools import TOKENIZER, find_jar
+from memvp_data.metrics.captions import ptb_java
+from memvp_data.metrics.captions.java_tools import TOKENIZER, find_jar
 from memvp_data.metrics.pairing import ScoreError
 
 from .official_cases import RUN

@@ -11,7 +11,6 @@ from typing import Any
 
 from memvp_data.metrics import (
     accuracy,
-    captions,
     gqa,
     mmbench,
     mmbench_letters,
@@ -23,6 +22,7 @@ from memvp_data.metrics import (
     vqa,
 )
 from memvp_data.metrics.bootstrap import RESAMPLES, SEED, Difference, Draws, Interval, differences, draw, intervals
+from memvp_data.metrics.captions import score as captions
 from memvp_data.metrics.pairing import Answered, ScoreError, pair
 from memvp_data.metrics.tally import Tally
 from memvp_data.samples import Sample

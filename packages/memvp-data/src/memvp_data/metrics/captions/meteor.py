@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memvp_data.metrics.java_tools import METEOR, find_jar, run_java, why_missing
+from memvp_data.metrics.captions.java_tools import METEOR, find_jar, run_java, why_missing
 from memvp_data.metrics.pairing import ScoreError
 from memvp_data.metrics.tally import Totals, Values, ratio
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memvp_data.metrics.cider import Gram, ngrams
+from memvp_data.metrics.captions.cider import Gram, ngrams
 from memvp_data.metrics.tally import Totals, Values
 
 MAX_N = 4

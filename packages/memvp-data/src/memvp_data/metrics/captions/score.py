@@ -8,14 +8,14 @@ says by which. CIDEr's word rarities stay those of all images while images are r
 
 from collections.abc import Sequence
 
-from memvp_data.metrics import meteor as meteor_file
-from memvp_data.metrics import ptb, ptb_java
-from memvp_data.metrics.bleu import MAX_N, bleu
-from memvp_data.metrics.bleu import counts as bleu_counts
-from memvp_data.metrics.cider import cider
-from memvp_data.metrics.java_tools import TOKENIZER, find_jar
+from memvp_data.metrics.captions import meteor as meteor_file
+from memvp_data.metrics.captions import ptb, ptb_java
+from memvp_data.metrics.captions.bleu import MAX_N, bleu
+from memvp_data.metrics.captions.bleu import counts as bleu_counts
+from memvp_data.metrics.captions.cider import cider
+from memvp_data.metrics.captions.java_tools import TOKENIZER, find_jar
+from memvp_data.metrics.captions.rouge import rouge_l
 from memvp_data.metrics.pairing import Answered
-from memvp_data.metrics.rouge import rouge_l
 from memvp_data.metrics.tally import Measure, Tally, make_tally, percent_of
 
 
@@ -54,7 +54,7 @@ def tokenize(answered: Sequence[Answered]) -> tuple[list[str], list[list[str]], 
     for question in answered:
         captions.append(next(words))
         references.append([next(words) for _ in question.sample.answers])
-    return captions, references, f"tokenised by {'the PTB tokenizer 3.4.1' if by_jar else 'metrics/ptb.py'}"
+    return captions, references, f"tokenised by {'the PTB tokenizer 3.4.1' if by_jar else 'metrics/captions/ptb.py'}"
 
 
 def count(

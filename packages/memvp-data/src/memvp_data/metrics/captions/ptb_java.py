@@ -6,8 +6,8 @@ only a newline, because any of them would shift all captions that follow; the te
 
 from collections.abc import Sequence
 
-from memvp_data.metrics import ptb
-from memvp_data.metrics.java_tools import TOKENIZER, find_jar, run_java, why_missing
+from memvp_data.metrics.captions import ptb
+from memvp_data.metrics.captions.java_tools import TOKENIZER, find_jar, run_java, why_missing
 from memvp_data.metrics.pairing import ScoreError
 
 _PROGRAM = "edu.stanford.nlp.process.PTBTokenizer"
@@ -22,6 +22,6 @@ def tokenize(captions: Sequence[str]) -> list[str]:
     answer = run_java(["-cp", str(jar), _PROGRAM, "-preserveLines", "-lowerCase"], lines=lines)
     if len(answer) != len(lines):
         raise ScoreError(
-            f"the PTB tokenizer gave {len(answer)} lines for {len(lines)} captions; use metrics.ptb instead"
+            f"the PTB tokenizer gave {len(answer)} lines for {len(lines)} captions; use metrics.captions.ptb instead"
         )
     return [ptb.without_punctuation(line.rstrip().split(" ")) for line in answer]

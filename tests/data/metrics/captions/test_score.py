@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.metrics import captions, meteor
 from memvp_data.metrics.bootstrap import draw, intervals
-from memvp_data.metrics.cider import cider
-from memvp_data.metrics.java_tools import METEOR, find_jar
+from memvp_data.metrics.captions import meteor
+from memvp_data.metrics.captions import score as captions
+from memvp_data.metrics.captions.cider import cider
+from memvp_data.metrics.captions.java_tools import METEOR, find_jar
+from memvp_data.metrics.captions.rouge import longest_common_subsequence, rouge_l
 from memvp_data.metrics.pairing import ScoreError
-from memvp_data.metrics.rouge import longest_common_subsequence, rouge_l
 from memvp_data.metrics.tally import Tally
-
-from .questions import answered, asked
+from tests.data.metrics.questions import answered, asked
 
 WORDS = st.lists(st.sampled_from("a b c d e f".split()), max_size=9).map(" ".join)
 CORPUS = st.lists(st.tuples(WORDS, st.lists(WORDS, min_size=1, max_size=3)), min_size=1, max_size=5)
@@ -98,7 +98,7 @@ def test_raw_captions_with_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*found] == ["CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"]
     assert all(part.low <= part.value <= part.high and part.n == 3 for part in found.values())
     assert made.num_unparsable == 1
-    assert made.notes == ("tokenised by metrics/ptb.py",)
+    assert made.notes == ("tokenised by metrics/captions/ptb.py",)
     assert found["BLEU-1"].value == pytest.approx(100 * 6 / 8)  # -lrb- and -rrb- are words, and wrong ones
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.metrics import ptb, ptb_java
-from memvp_data.metrics.java_tools import TOKENIZER, find_jar
+from memvp_data.metrics.captions import ptb, ptb_java
+from memvp_data.metrics.captions.java_tools import TOKENIZER, find_jar
 from memvp_data.metrics.pairing import ScoreError
 
 # Made with stanford-corenlp-3.4.1.jar: java -cp ... PTBTokenizer -preserveLines -lowerCase, then what is dropped.
