@@ -1,4 +1,4 @@
-"""No circle of imports, neither of files nor of folders, by the syntax trees; what only the type checker sees counts too.
+"""No circle of imports, neither of files nor of folders, by the syntax trees; those for the type checker count too.
 
 Within a folder its files and its subfolders stand side by side; an import of anything in a subfolder is one of the
 subfolder.
