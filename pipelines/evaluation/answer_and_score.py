@@ -63,7 +63,7 @@ class Answering:
         )
 
 
-def answer(
+def answer_and_score(
     asked: Sequence[Asked],
     *,
     answering: Answering,
@@ -71,18 +71,22 @@ def answer(
     map_actors: Callable[..., Any],
     num_actors: int,
     progress: Callable[[int], None],
-) -> None:
-    """Write the predictions file of each below `folder`; those of an interrupted attempt are kept."""
+) -> list[dict[str, Any]]:
+    """Write the predictions file of each below `folder`, keeping those of an interrupted attempt, and score it.
+
+    Returns an entry each as plain JSON: what was asked of whom, the report, and where predictions and resamples lie.
+    """
     # States of one adapter side by side: then it is loaded once.
     ordered = sorted(asked, key=lambda one: str(one.state.adapter or ""))
     jobs = {folder / one.file("predictions", ".jsonl"): answering.job(one) for one in ordered}
     for path in jobs:
         path.parent.mkdir(parents=True, exist_ok=True)
     answer_all(jobs, map_actors=map_actors, num_actors=num_actors, progress=progress)
+    return score_answers(asked, folder=folder)
 
 
 def score_answers(asked: Sequence[Asked], *, folder: Path) -> list[dict[str, Any]]:
-    """Score each predictions file; one entry each as plain JSON, with where its predictions and its resamples lie."""
+    """Score each predictions file, once."""
     samples = {one.questions.table: list(read_samples(one.questions.table)) for one in asked}
     return [_scored(one, samples=samples[one.questions.table], folder=folder) for one in asked]
 

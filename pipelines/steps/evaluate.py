@@ -1,7 +1,7 @@
 """The evaluation step of every job: who answers which questions is the job type's choice, the rest is the same.
 
-Instruction tuning asks every ablation every test slice and looks into the tuned model; a tuned benchmark asks its
-adapter the test splits; a comparison asks one adapter one benchmark.
+Instruction tuning asks every ablation every test slice; a tuned benchmark asks its adapter the test splits; a
+comparison asks one adapter one benchmark.
 """
 
 from __future__ import annotations
@@ -29,28 +29,19 @@ if TYPE_CHECKING:
 
 
 def evaluate(context: StepContext) -> StepOutcome:
-    """Predict, score, and where the job wants pictures draw them. Answers of an interrupted attempt are kept."""
-    from pipelines.evaluation.answer_and_score import answer, score_answers
+    """Predict and score. Answers of an interrupted attempt are kept."""
+    from pipelines.evaluation.answer_and_score import answer_and_score
 
     asked = asked_of(context)
     counts = context.inputs["build_shards"].record.summary["samples"]
     context.progress(0, sum(counts[one.questions.table.stem] for one in asked))
     map_actors, num_actors = context.services.map_actors()
+    actors = {"map_actors": map_actors, "num_actors": num_actors, "progress": context.progress}
     with all_cores():
-        answer(
-            asked,
-            answering=_answering(context),
-            folder=context.folder,
-            map_actors=map_actors,
-            num_actors=num_actors,
-            progress=context.progress,
-        )
-        answered = score_answers(asked, folder=context.folder)
-        write_json(context.folder / "scores.json", answered)
-        figures, summary = _look_inside(context, asked) if isinstance(context.config, JobConfig) else ([], {})
+        answered = answer_and_score(asked, answering=_answering(context), folder=context.folder, **actors)
+    write_json(context.folder / "scores.json", answered)
     made = {context.folder / Path(one[kind]).parts[0] for one in answered for kind in ("predictions", "resampled")}
-    outputs = (*sorted(made), context.folder / "scores.json", *figures)
-    return StepOutcome(outputs=outputs, summary={"answered": answered, **summary})
+    return StepOutcome((*sorted(made), context.folder / "scores.json"), {"answered": answered})
 
 
 def asked_of(context: StepContext) -> list[Asked]:
@@ -125,30 +116,6 @@ def _answering(context: StepContext) -> Answering:
         vision=config.vision if stored is None else None,
         **search,
     )
-
-
-def _look_inside(context: StepContext, asked: list[Asked]) -> tuple[list[Path], dict[str, Any]]:
-    from pipelines.evaluation.retrieval_maps import look_inside
-
-    questions = next((one.questions for one in asked if one.questions.split == "image"), None)
-    config: JobConfig = context.config
-    inside = look_inside(
-        config.language,
-        adapter=context.inputs["stage2"].folder / "adapter",
-        features=context.inputs["extract_features"].folder / "features",
-    )
-    figures = []
-    if questions is not None:
-        figures = inside.draw_maps(
-            questions,
-            count=config.evaluate.num_pictures,
-            images=context.inputs["build_shards"].folder / "images",
-            preprocessing=config.vision.preprocessing,
-            predictions=context.folder / "predictions",
-            out=context.folder / "figures",
-        )
-    named = [str(path.relative_to(context.folder)) for path in figures]
-    return figures, {"image_memory_bytes": inside.image_memory_bytes(), "figures": named}
 
 
 def log_ablations(run: StepRun) -> None:

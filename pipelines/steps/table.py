@@ -15,7 +15,7 @@ _MODEL_LIBRARIES = ("torch", "transformers", "safetensors")
 _TRAINING_LIBRARIES = (*_MODEL_LIBRARIES, "peft", "deepspeed")
 # Whole packages, not single files: a step that is run once too often costs minutes, one too seldom a wrong result.
 _MODEL_CODE = ("memvp_core", "memvp_data", "memvp_train")
-_EVALUATION = ("pipelines.steps.evaluate", "pipelines.evaluation")
+_EVALUATION = ("pipelines.steps.evaluate", "pipelines.steps.look_inside", "pipelines.evaluation")
 
 
 def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
@@ -28,7 +28,7 @@ def instruct_steps(config: JobConfig) -> tuple[Step, ...]:
         Step(
             name="evaluate",
             title="evaluate",
-            run="pipelines.steps.evaluate:evaluate",
+            run=("pipelines.steps.evaluate:evaluate", "pipelines.steps.look_inside:draw_and_weigh"),
             log="pipelines.steps.evaluate:log_ablations",
             code=(*_MODEL_CODE, *_EVALUATION),
             libraries=_TRAINING_LIBRARIES,
@@ -49,7 +49,7 @@ def finetune_steps(config: FinetuneConfig) -> tuple[Step, ...]:
         Step(
             name="answers",
             title="answer the test questions",
-            run="pipelines.steps.evaluate:evaluate",
+            run=("pipelines.steps.evaluate:evaluate",),
             log="pipelines.steps.evaluate:log_answers",
             code=(*_MODEL_CODE, *_EVALUATION),
             libraries=_TRAINING_LIBRARIES,
@@ -76,7 +76,7 @@ def _build(benchmark: str = "") -> Step:
     return Step(
         name=_named("build_shards", benchmark),
         title=f"build shards {benchmark}".strip(),
-        run="pipelines.steps.data:build_shards",
+        run=("pipelines.steps.data:build_shards",),
         log="pipelines.steps.data:log_build",
         code=("memvp_data", "pipelines.steps.data", "pipelines.data.sources"),
         libraries=_DATA_LIBRARIES,
@@ -90,7 +90,7 @@ def _features(benchmark: str = "") -> Step:
     return Step(
         name=_named("extract_features", benchmark),
         title=f"extract features {benchmark}".strip(),
-        run="pipelines.steps.data:extract_features",
+        run=("pipelines.steps.data:extract_features",),
         log="pipelines.steps.data:log_features",
         code=(*_MODEL_CODE, "pipelines.steps.data"),
         libraries=(*_DATA_LIBRARIES, *_MODEL_LIBRARIES),
@@ -105,7 +105,7 @@ def _tune(stage: str, *, title: str, start_from: str | None = None, with_feature
     return Step(
         name=stage,
         title=title,
-        run="pipelines.steps.tune:tune",
+        run=("pipelines.steps.tune:tune",),
         log="pipelines.steps.tune:log_stage",
         code=(*_MODEL_CODE, "pipelines.steps.tune"),
         libraries=_TRAINING_LIBRARIES,
@@ -121,7 +121,7 @@ def _answer(benchmark: str, *, adapter: str, made: list[Step]) -> Step:
     return Step(
         name=f"answers/{benchmark}/{adapter}",
         title=f"{adapter} answers {benchmark}",
-        run="pipelines.steps.evaluate:evaluate",
+        run=("pipelines.steps.evaluate:evaluate",),
         log="pipelines.steps.evaluate:log_answers",
         code=(*_MODEL_CODE, *_EVALUATION),
         libraries=_TRAINING_LIBRARIES,
@@ -135,7 +135,7 @@ def _register(*, tuned: str, scored: str) -> Step:
     return Step(
         name="register",
         title="register",
-        run="pipelines.steps.register:register",
+        run=("pipelines.steps.register:register",),
         code=(
             "pipelines.steps.register",
             "pipelines.tracking.gate",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -87,8 +87,8 @@ class Step:
     """the settings it reads, plain JSON; identities of outside files belong here too"""
     needs: Mapping[str, str]
     """what an earlier step is to this one -> its name; usually the same"""
-    run: str
-    """"module:function" of (StepContext) -> StepOutcome, imported when it runs"""
+    run: tuple[str, ...]
+    """"module:function" of (StepContext) -> StepOutcome, imported when it runs; several run one after the other"""
     log: str | None = None
     """"module:function" of what it tells MLflow, imported likewise; None: nothing beside its seconds"""
     about: Mapping[str, str] = field(default_factory=dict)
@@ -156,12 +156,12 @@ def run_step(step: Step, *, context: StepContext, key: str) -> FinishedStep:
     context.folder.mkdir(parents=True, exist_ok=True)
     (context.folder / RECORD_NAME).unlink(missing_ok=True)
     started = time.monotonic()
-    outcome: StepOutcome = imported(step.run)(context)
+    outcomes: list[StepOutcome] = [imported(part)(context) for part in step.run]
     record = StepRecord(
         step=step.name,
         key=key,
-        outputs=_describe_outputs(outcome.outputs, folder=context.folder),
-        summary=outcome.summary,
+        outputs=_describe_outputs([path for one in outcomes for path in one.outputs], folder=context.folder),
+        summary={name: value for one in outcomes for name, value in one.summary.items()},
         seconds=round(time.monotonic() - started, 3),
     )
     write_json(context.folder / RECORD_NAME, vars(record))
@@ -179,7 +179,7 @@ def step_folder(run_folder: Path, *, step: str, key: str) -> Path:
     return run_folder / step / key[:12]
 
 
-def _describe_outputs(outputs: tuple[Path, ...], *, folder: Path) -> dict[str, dict[str, Any]]:
+def _describe_outputs(outputs: Sequence[Path], *, folder: Path) -> dict[str, dict[str, Any]]:
     described = {}
     for file in sorted(_files(outputs)):
         digest = _hash_in_manifest(file) or digest_file(file)
@@ -187,7 +187,7 @@ def _describe_outputs(outputs: tuple[Path, ...], *, folder: Path) -> dict[str, d
     return described
 
 
-def _files(outputs: tuple[Path, ...]) -> Iterator[Path]:
+def _files(outputs: Sequence[Path]) -> Iterator[Path]:
     for output in outputs:
         yield from (file for file in (output.rglob("*") if output.is_dir() else (output,)) if file.is_file())
 

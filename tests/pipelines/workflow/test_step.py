@@ -54,7 +54,7 @@ def make_step(**changes: Any) -> Step:
         libraries=("numpy",),
         settings=lambda config: {"seed": config.stage1.seed},
         needs={},
-        run="unused:unused",
+        run=("unused:unused",),
     )
     return dataclasses.replace(step, **changes)
 
@@ -78,7 +78,7 @@ def step(monkeypatch: pytest.MonkeyPatch, source: Path) -> Step:
     module = type(sys)("runner_for_tests")
     module.write_number = write_number  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "runner_for_tests", module)
-    return make_step(run="runner_for_tests:write_number")
+    return make_step(run=("runner_for_tests:write_number",))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_next_step_depends_on_what_was_made_not_on_how(
 
 
 def test_step_that_fails_leaves_no_record(step: Step, config: JobConfig, tmp_path: Path) -> None:
-    broken = dataclasses.replace(step, run="runner_for_tests:missing")
+    broken = dataclasses.replace(step, run=("runner_for_tests:missing",))
     with pytest.raises(AttributeError):
         finish(broken, config, tmp_path)
     assert not list(tmp_path.rglob("step.json"))
