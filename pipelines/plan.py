@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> None:
+    own, settings = _parser().parse_known_args(arguments)  # before the imports: --help ends here
+
     import json
 
     from rich.console import Console
@@ -32,7 +34,6 @@ def _run(arguments: list[str]) -> None:
     from pipelines.planning.plan import PlanRequest, plan_of, read_recipe
     from pipelines.planning.table import print_plan
 
-    own, settings = _parser().parse_known_args(arguments)
     config = read_recipe(settings)
     lengths = dict(map(_lengths, own.tokens))
     wanted = PlanRequest(machine=own.gpu, num_workers=own.gpus, num_images=own.images, tokens=lengths)

@@ -7,11 +7,13 @@ here; whoever has the data can say better: `plan.py --tokens`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memvp_data.datasets.table import DATASETS
 from memvp_train.config import StageConfig
-from memvp_train.cost_model.stage import Text
+
+if TYPE_CHECKING:
+    from memvp_train.cost_model.stage import Text
 
 LENGTHS: dict[str, tuple[int, int]] = {
     # Inferred from the FLOPs that the paper's Table 1 prints: no other length gives all of them.
@@ -48,6 +50,8 @@ def texts_of(config: Any, *, tokens: Mapping[str, tuple[int, ...]] | None = None
 
 
 def _text(config: Any, stage: StageConfig, *, name: str, given: tuple[int, ...]) -> Text:
+    from memvp_train.cost_model.stage import Text
+
     dataset = _dataset(config, name)
     assumed, labels = LENGTHS.get(dataset.removesuffix("_vl_t5"), _UNKNOWN)
     mean = given[0] if given else min(assumed, stage.max_length)

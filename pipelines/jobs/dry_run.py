@@ -30,6 +30,8 @@ class Planned:
     """re-use, run or refuse"""
     reason: str
     """why"""
+    found: FinishedStep | None = None
+    """what is re-used"""
 
 
 def describe_job(kind: JobKind, config: Any, *, options: Options, storage: Path, console: Console) -> list[Planned]:
@@ -37,11 +39,14 @@ def describe_job(kind: JobKind, config: Any, *, options: Options, storage: Path,
     steps, kept = options.wanted(kind.steps(config))
     preflight.check_sources(config, steps)
     preflight.check_gate(config)
-    counts = preflight.check_models(config)
     folder = storage / config.name
     machine = "h100-80gb" if config.launch.use_gpu else "cpu"
-    costs = _costs(config, machine=machine)
     plan = list(_planned(steps, config=config, folder=folder, kept=kept))
+    if all(one.found for one in plan):
+        # Nothing is left that a model could spoil or that would cost anything; building one takes seconds.
+        counts, costs = _recorded_counts(config, plan), {}
+    else:
+        counts, costs = preflight.check_models(config), _costs(config, machine=machine)
     table = Table(title=f"{config.name}: what would happen below {folder}", title_justify="left")
     for title in ("step", "action", "why"):
         table.add_column(title)
@@ -56,6 +61,12 @@ def describe_job(kind: JobKind, config: Any, *, options: Options, storage: Path,
     for name, count in counts.items():
         console.print(f"trainable parameters, {name}: {count:,}", soft_wrap=True)
     return plan
+
+
+def _recorded_counts(config: Any, plan: list[Planned]) -> dict[str, int]:
+    """Trainable parameters of each stage, as they were counted when it was tuned."""
+    records = {one.step: one.found.record for one in plan if one.found is not None}
+    return {name: records[name].summary["trainable_parameters"] for name in config.stages if name in records}
 
 
 def _costs(config: Any, *, machine: str) -> dict[str, StepCost]:
@@ -95,7 +106,7 @@ def _planned(steps: tuple[Step, ...], *, config: Any, folder: Path, kept: frozen
         found, reason = (None, f"after {', '.join(missing)}") if missing else _found(step, config, folder, finished)
         if found is not None:
             finished[step.name] = found
-            yield Planned(step.name, "re-use", f"made in {found.record.seconds:.1f} s")
+            yield Planned(step.name, "re-use", f"made in {found.record.seconds:.1f} s", found)
         elif step.name in kept:
             yield Planned(step.name, "refuse", f"{reason}, and --from leaves it out")
         else:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from pipelines.config.plain import as_settings
 from pipelines.console.redaction import redacted_settings
-from pipelines.reports.page import write_page
-from pipelines.reports.page_content import Finished, make_page
+from pipelines.jobs.report_page import current_page, report_key
+from pipelines.jobs.tracking import JobTracking
 from pipelines.reports.results import ReportForm, make_report, results_of
-from pipelines.reports.task_chart import draw_tasks
 from pipelines.reports.written import print_report, write_report
 from pipelines.tracking.gate import REASON_TAG
-from pipelines.tracking.mlflow import Tracker
 from pipelines.tracking.step_run import metric_name
 from pipelines.workflow.step import FinishedStep
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.scores import ScoredSet
+    from pipelines.reports.page import Page
+    from pipelines.tracking.mlflow import Tracker
 
 _LONGEST_NOTE = 8000
 """Characters of a tag; a run's note, which its page shows as Markdown, is one."""
@@ -37,10 +41,15 @@ class FinishedJob:
     """its steps by name"""
     folder: Path
     """run folder"""
-    tracker: Tracker
-    """MLflow, its parent run still open"""
+    tracking: JobTracking
+    """the job's line to MLflow"""
     console: Console
     """for the table of results"""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Resolved settings without secrets."""
+        return redacted_settings(as_settings(self.config))
 
 
 def finish_job(job: FinishedJob) -> dict[str, Any]:
@@ -48,27 +57,23 @@ def finish_job(job: FinishedJob) -> dict[str, Any]:
     results = results_of(job.finished)
     report = make_report(job.finished, results, form=job.form, name=job.config.name)
     write_report(report, form=job.form, folder=job.folder)
-    settings = redacted_settings(as_settings(job.config))
-    content = Finished(report, results, job.form, job.finished, settings, job.folder / "figures")
-    _log(job, report, pictures=_write_page(content, path=job.folder / "report.html"))
-    print_report(report, form=job.form, console=job.console, folder=job.folder, tracking_uri=job.tracker.uri)
+    key = report_key(report, steps=job.finished, settings=job.settings)
+    pictures = current_page(job.folder, key=key, make=lambda: _page(job, report, results))
+    job.tracking.send_report(key, partial(_log, job, report, pictures=pictures))
+    print_report(report, form=job.form, console=job.console, folder=job.folder, tracking_uri=job.tracking.uri)
     return report
 
 
-def _write_page(content: Finished, *, path: Path) -> list[Path]:
-    """report.html; returns every picture of the job."""
-    page = make_page(content)
-    write_page(page, path=path)
-    drawn = [picture.path for pictures in page.pictures.values() for picture in pictures]
-    return drawn + [
-        draw_tasks(one.scores, title=one.title, path=content.figures / f"scores_{number}.png")
-        for number, one in enumerate(page.benchmarks, start=1)
-    ]
+def _page(job: FinishedJob, report: Mapping[str, Any], results: list[ScoredSet]) -> Page:
+    """What stands on the page; its pictures of training are drawn here. The import of what draws takes a second."""
+    from pipelines.reports.page_content import Finished, make_page
+
+    return make_page(Finished(report, results, job.form, job.finished, job.settings, job.folder / "figures"))
 
 
-def _log(job: FinishedJob, report: Mapping[str, Any], *, pictures: Iterable[Path]) -> None:
+def _log(job: FinishedJob, report: Mapping[str, Any], tracker: Tracker, *, pictures: Iterable[Path]) -> None:
     """The job's results on the parent run: figures, note, report files, table, pictures."""
-    tracker, run_id = job.tracker, job.tracker.parent_id
+    run_id = tracker.parent_id
     numbers = {metric_name(name): value for name, value in job.form.numbers(report).items()}
     seconds = {f"seconds/{step}": seconds for step, seconds in report["seconds"].items()}
     tracker.log_numbers(run_id, {**numbers, **seconds})

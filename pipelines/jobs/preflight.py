@@ -120,7 +120,7 @@ def check_models(config: Any) -> dict[str, int]:
     Raises:
         RecipeError or the ValueError of the part that does not fit, naming the settings.
     """
-    from memvp_train.launch.session import check_launch
+    from memvp_train.launch.checks import check_launch
     from memvp_train.models.language import build_tokenizer
 
     check_launch(config.launch)

@@ -11,33 +11,20 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.config.errors import RecipeError
-from pipelines.config.plain import as_settings, describe_settings, flat_settings
+from pipelines.config.plain import flat_settings
 from pipelines.console.progress import step_progress
-from pipelines.console.redaction import redacted_settings
 from pipelines.jobs import preflight
 from pipelines.jobs.finish import FinishedJob, finish_job
 from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
 from pipelines.jobs.services import Services
-from pipelines.tracking.mlflow import Tracker, open_tracker
-from pipelines.tracking.registry import is_registered
+from pipelines.jobs.tracking import job_tracking
 from pipelines.tracking.run_ids import was_tracked
 from pipelines.tracking.step_run import StepRun
-from pipelines.workflow.digests import digest_json
 from pipelines.workflow.run_folder import make_run_folder, run_lock
 from pipelines.workflow.step import (
-    FinishedStep,
-    Step,
-    StepContext,
-    find_finished,
-    imported,
-    run_step,
-    step_folder,
-    step_key,
+    FinishedStep, Step, StepContext, find_finished, imported, run_step, step_folder, step_key,
 )
-
-# These say where a job is kept, not what it is: with others the parent run in MLflow is still the same one.
-_NOT_PART_OF_THE_JOB = ("storage", "tracking", "verify_outputs")
 
 
 def run_job(kind: JobKind, config: Any, *, options: Options, storage: Path, console: Console) -> dict[str, Any] | None:
@@ -52,28 +39,20 @@ def run_job(kind: JobKind, config: Any, *, options: Options, storage: Path, cons
     folder = make_run_folder(storage, name=config.name)
     if not was_tracked(folder, uri=uri):
         preflight.check_tracking(uri)
-    with run_lock(folder) as lease, ExitStack() as stack:
-        tracker = _open_tracking(config, uri=uri, storage=storage, folder=folder, console=console)
-        with _closing_parent(tracker):
-            services = Services(launch=config.launch, tracker=tracker, stack=stack)
-            job = _Job(config, folder=folder, services=services, console=console)
-            for step in steps:
-                lease.check()
-                job.finish(step, may_run=step.name not in kept)
-            if len(steps) < len(kind.steps(config)):
-                console.print(f"stopped after {steps[-1].name}, as asked; the same command without it goes on")
-                return None
-            return finish_job(FinishedJob(config, imported(kind.report), job.finished, folder, tracker, console))
-
-
-def _open_tracking(config: Any, *, uri: str, storage: Path, folder: Path, console: Console) -> Tracker:
-    settings = as_settings(config)
-    key = digest_json({name: value for name, value in settings.items() if name not in _NOT_PART_OF_THE_JOB})
-    tracker = open_tracker(config.tracking, uri=uri, storage=storage, run_folder=folder, key=key, console=console)
-    clean = redacted_settings(settings)
-    own = {name: value for name, value in clean.items() if name not in _NOT_PART_OF_THE_JOB}
-    tracker.open_parent(name=config.name, settings=flat_settings(own), text=describe_settings(clean))
-    return tracker
+    with (
+        run_lock(folder) as lease,
+        ExitStack() as stack,
+        job_tracking(config, uri=uri, storage=storage, folder=folder, console=console) as tracking,
+    ):
+        services = Services(launch=config.launch, tracking=tracking, stack=stack)
+        job = _Job(config, folder=folder, services=services, console=console)
+        for step in steps:
+            lease.check()
+            job.finish(step, may_run=step.name not in kept)
+        if len(steps) < len(kind.steps(config)):
+            console.print(f"stopped after {steps[-1].name}, as asked; the same command without it goes on")
+            return None
+        return finish_job(FinishedJob(config, imported(kind.report), job.finished, folder, tracking, console))
 
 
 @dataclass
@@ -92,7 +71,7 @@ class _Job:
         key = step_key(step, config=self.config, inputs=step.inputs(self.finished))
         found, fault = find_finished(step, run_folder=self.folder, key=key, depth=self.config.verify_outputs)
         is_registry_step = step.name == "register"
-        if found is not None and is_registry_step and not is_registered(self.services.tracker, found.record.summary):
+        if found is not None and is_registry_step and not self.services.tracking.has_version(found.record.summary):
             found, fault = None, "the registry no longer has the version"
         if fault:
             self.console.print(f"{step.title}: made again, because {fault}", soft_wrap=True)
@@ -126,9 +105,9 @@ class _Job:
 
     def _log_reused(self, step: Step, *, key: str, found: FinishedStep) -> None:
         """Nothing, unless an outage or a new parent run left MLflow without this step."""
-        tracker = self.services.tracker
-        if tracker.has_complete(key):
+        if self.services.tracking.has_complete(key):
             return
+        tracker = self.services.tracker
         with self._child(step, key=key) as run_id:
             tracker.tag_reused(run_id, key=key)
             self._log(step, found, run_id=run_id)
@@ -145,21 +124,9 @@ class _Job:
     def _child(self, step: Step, *, key: str) -> Iterator[str]:
         tracker = self.services.tracker
         run_id = tracker.open_child(step.name, key=key, settings=flat_settings(step.settings(self.config)))
-        with _closing(tracker, run_id):
+        try:
             yield run_id
-
-
-@contextmanager
-def _closing_parent(tracker: Tracker) -> Iterator[None]:
-    with _closing(tracker, tracker.parent_id):
-        yield
-
-
-@contextmanager
-def _closing(tracker: Tracker, run_id: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        tracker.close(run_id, status="FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    tracker.close(run_id, status="FINISHED")
+        except BaseException as error:
+            tracker.close(run_id, status="FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        tracker.close(run_id, status="FINISHED")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memvp_train.config import LaunchConfig
+from pipelines.jobs.tracking import JobTracking
 
 if TYPE_CHECKING:
     from pipelines.tracking.mlflow import Tracker
@@ -20,13 +21,18 @@ class Services:
 
     launch: LaunchConfig
     """how workers are started"""
-    tracker: Tracker
-    """MLflow"""
+    tracking: JobTracking
+    """the job's line to MLflow"""
     stack: ExitStack
     """closed when the job ends"""
     run_id: str = ""
     """MLflow run of the step at work; "" when MLflow is away"""
     _ray_is_up: bool = field(default=False)
+
+    @property
+    def tracker(self) -> Tracker:
+        """MLflow, the job's parent run open."""
+        return self.tracking.tracker
 
     def start_ray(self) -> None:
         """Connect to the cluster or start a local one, once; steps without workers never pay for it."""

@@ -113,7 +113,7 @@ class Tracker:
 
     def has_complete(self, key: str) -> bool:
         """This parent has a child for the step key, and all of it was sent."""
-        return self.ids.get("children", f"{self.parent_id}/{key}") in self.ids.group("complete")
+        return self.ids.is_complete(self.parent_id, key)
 
     def mark_complete(self, run_id: str) -> None:
         """Remember on disk that nothing of this run is missing in MLflow."""

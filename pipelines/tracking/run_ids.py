@@ -7,9 +7,12 @@ from pathlib import Path
 from pipelines.console.redaction import redacted
 from pipelines.workflow.run_folder import read_json, write_json
 
+_SQLITE_HEADER = 100
+
 
 class RunIds:
-    """Ids of one tracking address, in groups: "runs", "children", "models", "complete". Written through at once."""
+    """What is known of one tracking address, in groups: "runs", "children", "models", "complete", "reports",
+    "databases". Written through at once."""
 
     def __init__(self, path: Path, *, uri: str) -> None:
         self._path = path
@@ -22,6 +25,10 @@ class RunIds:
     def get(self, group: str, key: str) -> str | None:
         """One id."""
         return self.group(group).get(key)
+
+    def is_complete(self, parent_id: str, key: str) -> bool:
+        """This parent has a child for the step key, and all of it was sent."""
+        return self.get("children", f"{parent_id}/{key}") in self.group("complete")
 
     def remember(self, group: str, key: str, value: str) -> None:
         """Write one id down; durable when this returns."""
@@ -38,3 +45,14 @@ def was_tracked(run_folder: Path, *, uri: str) -> bool:
 def run_ids(run_folder: Path, *, uri: str) -> RunIds:
     """The ids of a run at an address."""
     return RunIds(run_folder / "mlflow.json", uri=redacted(uri))
+
+
+def database_state(uri: str) -> str | None:
+    """What any write to an SQLite database changes, its counter of changes included; None for a server."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        header = file.read(_SQLITE_HEADER)
+    files = [path, *(file for file in [path.with_name(f"{path.name}-wal")] if file.is_file())]
+    return ":".join([header.hex(), *(f"{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.e2e_jobs import JobRun, job_command, run_command
+from tests.pipelines.loaded_modules import slow_imports
 
 STEPS = ["build_shards", "extract_features", "stage1", "stage2", "evaluate", "register"]
 ROWS = ["base", "text_ceiling", "stage1", "stage2", "stage2_no_image", "stage2_other_image"]
@@ -59,8 +60,15 @@ def test_second_run_reuses_everything_quickly(undisturbed: JobRun) -> None:
     assert again.report["reused"] == STEPS
     assert again.out.count("re-used") >= len(STEPS)
     assert again.report["rows"] == undisturbed.report["rows"]
-    # Idle, it takes 8 s; no Ray is started and no model is loaded.
     assert again.seconds < 50
+
+
+def test_job_that_reuses_everything_imports_nothing_slow_and_draws_nothing(undisturbed: JobRun) -> None:
+    made = [undisturbed.folder / "report.html", *(undisturbed.folder / "figures").iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in made}
+    arguments = job_command(undisturbed.folder.parent)[2:]
+    assert slow_imports("instruct_tune.py", *arguments) == set()
+    assert {path: path.stat().st_mtime_ns for path in made} == before
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pipelines.jobs.command_line import read_arguments
 from pipelines.jobs.dry_run import describe_job
 from pipelines.jobs.entry import run_entry
 from pipelines.jobs.kinds import COMPARISON, FINETUNE
+from tests.pipelines.loaded_modules import slow_imports
 
 MODELS = """
 language: {path: toyworld/language}
@@ -108,6 +109,21 @@ def test_dry_run_says_what_would_happen_and_does_nothing(report: dict[str, Any],
     assert planned(storage, "--data.toyworld.seed=1") == dict.fromkeys(steps, "run")
     assert planned(storage, "--data.toyworld.seed=1", "--from=tune")["build_shards"] == "refuse"
     assert sorted(storage.rglob("*")) == before
+
+
+def test_job_that_reuses_everything_imports_nothing_slow_and_draws_nothing(
+    report: dict[str, Any], storage: Path
+) -> None:
+    pages = [storage / "task/report.html", *(storage / "task/figures").iterdir()]
+    drawn = {path: path.stat().st_mtime_ns for path in pages}
+    assert run_entry(FINETUNE, task(storage)) == 0  # other jobs of these tests wrote to MLflow: it is asked once
+    before = {path: path.stat().st_mtime_ns for path in (*pages, storage / "mlflow.db")}
+    assert slow_imports("finetune.py", *task(storage, "--dry-run")) == set()
+    assert slow_imports("finetune.py", *task(storage)) == set()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert before.items() >= drawn.items()
+    again = json.loads((storage / "task/report.json").read_text())
+    assert again == report | {"reused": list(report["seconds"])}
 
 
 def test_adapters_are_compared_on_benchmarks(report: dict[str, Any], storage: Path) -> None:

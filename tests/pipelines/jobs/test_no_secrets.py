@@ -13,7 +13,7 @@ from pipelines.config.errors import RecipeError
 from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.errors import user_sentence
-from pipelines.jobs import run
+from pipelines.jobs.tracking import job_tracking
 from pipelines.tracking.gate import Verdict
 from pipelines.tracking.mlflow import TrackingError, open_tracker
 from pipelines.tracking.model_version import NewVersion
@@ -73,8 +73,9 @@ def test_settings_of_a_job(storage: Path, recipe: Callable[..., JobConfig]) -> N
     config = replace(config, tracking=replace(config.tracking, uri=ADDRESS), storage=SIGNED)
     console = Console(record=True, width=200)
     uri = f"sqlite:///{storage / 'mlflow.db'}"
-    tracker = run._open_tracking(config, uri=uri, storage=storage, folder=storage, console=console)
-    text = Path(tracker.client.download_artifacts(tracker.parent_id, "settings.yaml")).read_text()
+    with job_tracking(config, uri=uri, storage=storage, folder=storage, console=console) as tracking:
+        tracker = tracking.tracker
+        text = Path(tracker.client.download_artifacts(tracker.parent_id, "settings.yaml")).read_text()
     assert "https://***@host/x" in text
     assert_no_canary(storage, console)
 

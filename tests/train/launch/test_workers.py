@@ -22,8 +22,9 @@ from memvp_train.config import ConfigError, LaunchConfig, LoraSettings
 from memvp_train.inference.generate import AnswerSettings
 from memvp_train.inference.predict import ShardAnswerer, answer
 from memvp_train.inference.prediction_job import PredictionJob
+from memvp_train.launch.checks import check_launch
 from memvp_train.launch.maps import map_actors, map_shards
-from memvp_train.launch.session import LaunchError, check_launch, ray_session
+from memvp_train.launch.session import LaunchError, ray_session
 from memvp_train.models.language import build_language_model
 from memvp_train.training.metrics_log import read_metrics
 from memvp_train.training.stage import prepare_stage, run_stage

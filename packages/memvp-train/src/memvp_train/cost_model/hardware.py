@@ -7,7 +7,6 @@ reach.
 import os
 from dataclasses import dataclass
 
-from memvp_core.flops import MACHINES as FITTED
 from memvp_train.config import ConfigError
 
 
@@ -123,6 +122,8 @@ def machine_named(name: str) -> Machine:
 
 
 def _this_cpu() -> Machine:
+    from memvp_core.flops import MACHINES as FITTED
+
     fitted, cores = FITTED["cpu"], os.cpu_count() or 1
     # The fit is of two cores, a worker has one. bf16 products of such a core are some twice as fast as fp32 ones.
     return Machine(

@@ -10,7 +10,8 @@ import ray
 import ray.train
 from ray.exceptions import RayError
 
-from memvp_train.config import ConfigError, LaunchConfig
+from memvp_train.config import LaunchConfig
+from memvp_train.launch.checks import check_launch
 from memvp_train.launch.environment import environment, local_ray, quiet
 
 
@@ -35,21 +36,6 @@ def ray_session(launch: LaunchConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-
-
-def check_launch(launch: LaunchConfig) -> None:
-    """Refuse, before any work, a launch that cannot start here."""
-    if launch.dashboard_port is None or os.environ.get("RAY_ADDRESS") or ray.is_initialized():
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", launch.dashboard_port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {launch.dashboard_port} on 127.0.0.1 is in use ({error.strerror}); "
-                "set launch.dashboard_port to a free port, or leave it out to let Ray choose"
-            ) from None
 
 
 def _connect(address: str) -> None:
