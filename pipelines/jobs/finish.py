@@ -12,11 +12,11 @@ from rich.console import Console
 
 from pipelines.config.plain import as_settings
 from pipelines.console.redaction import redacted_settings
-from pipelines.jobs.report_page import current_page, report_key
-from pipelines.jobs.tracking import JobTracking
+from pipelines.reports.drawn_page import current_page, report_key
 from pipelines.reports.results import ReportForm, make_report, results_of
 from pipelines.reports.written import print_report, write_report
 from pipelines.tracking.gate import REASON_TAG
+from pipelines.tracking.job import JobTracking
 from pipelines.tracking.step_run import metric_name
 from pipelines.workflow.step import FinishedStep
 

@@ -18,12 +18,19 @@ from pipelines.jobs.finish import FinishedJob, finish_job
 from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
 from pipelines.jobs.services import Services
-from pipelines.jobs.tracking import job_tracking
+from pipelines.tracking.job import job_tracking
 from pipelines.tracking.run_ids import was_tracked
 from pipelines.tracking.step_run import StepRun
 from pipelines.workflow.run_folder import make_run_folder, run_lock
 from pipelines.workflow.step import (
-    FinishedStep, Step, StepContext, find_finished, imported, run_step, step_folder, step_key,
+    FinishedStep,
+    Step,
+    StepContext,
+    find_finished,
+    imported,
+    run_step,
+    step_folder,
+    step_key,
 )
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from memvp_train.config import LaunchConfig
-from pipelines.jobs.tracking import JobTracking
+from pipelines.tracking.job import JobTracking
 
 if TYPE_CHECKING:
     from pipelines.tracking.mlflow import Tracker

@@ -13,8 +13,8 @@ from pipelines.config.errors import RecipeError
 from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.errors import user_sentence
-from pipelines.jobs.tracking import job_tracking
 from pipelines.tracking.gate import Verdict
+from pipelines.tracking.job import job_tracking
 from pipelines.tracking.mlflow import TrackingError, open_tracker
 from pipelines.tracking.model_version import NewVersion
 from pipelines.tracking.registry import register_model

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from memvp_data.metrics.bootstrap import Interval
-from pipelines.jobs.report_page import current_page, report_key
+from pipelines.reports.drawn_page import current_page, report_key
 from pipelines.reports.page import Benchmark, Page, Picture
 from pipelines.workflow.step import FinishedStep, StepRecord
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from pipelines.config.instruct import JobConfig
-from pipelines.jobs.tracking import JobTracking, job_tracking
+from pipelines.tracking.job import JobTracking, job_tracking
 from pipelines.tracking.mlflow import Tracker
 
 Submit = Callable[..., AbstractContextManager[JobTracking]]
