@@ -30,7 +30,7 @@ class BareLoop:
     def __init__(self, work: Any, *, device: torch.device) -> None:
         self._model = worker._model(work, device=device).to(device).train()
         self._device, self._dtype = device, next(self._model.parameters()).dtype
-        trainable, stage = self._model.trainable_state(), work.run.stage
+        trainable, stage = self._model.trainable_state(), work.plan.run.stage
         self._trained, self._limit = list(trainable.values()), stage.max_grad_norm
         self._optimizer = build_optimizer(parameter_groups(trainable, stage=stage), stage=stage)
 
@@ -79,10 +79,10 @@ def _passed(start: tuple[float, float]) -> tuple[float, float]:
     return end[0] - start[0], end[1] - start[1]
 
 
-def measured_worker(config: dict[str, Any], *, device: torch.device, checkpoints: Any, beat: Any) -> None:
+def measured_worker(plan: dict[str, Any], *, device: torch.device, checkpoints: Any, beat: Any) -> None:
     """memvp_train.training.worker.train_worker with a meter in it."""
-    work = worker._work(config, checkpoints=checkpoints)
-    meter = Meter(BareLoop(work, device=device) if work.launch.num_workers == 1 else None)
+    work = worker._work(worker.WorkerPlan.from_plain(plan), checkpoints=checkpoints)
+    meter = Meter(BareLoop(work, device=device) if work.plan.launch.num_workers == 1 else None)
 
     class TimedBatches(worker.PrefetchedBatches):
         def at(self, step: int) -> list[Any]:
@@ -96,7 +96,7 @@ def measured_worker(config: dict[str, Any], *, device: torch.device, checkpoints
     with patch.object(worker, "PrefetchedBatches", TimedBatches):
         worker._train(work, engine=engine, beat=beat, after_step=meter)
     if engine.rank == 0:
-        Path(work.run.out, FILE).write_text(json.dumps(meter.content()))
+        Path(work.plan.run.out, FILE).write_text(json.dumps(meter.content()))
 
 
 def summary(content: dict[str, Any], *, checkpoint_every: int, warm_up: int) -> dict[str, float]:

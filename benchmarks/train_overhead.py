@@ -32,8 +32,9 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from memvp_train.config import LanguageModelConfig, LaunchConfig, LoraSettings, StageConfig, StageRun
 from memvp_train.launch.session import ray_session
-from memvp_train.training import stage as stages
-from memvp_train.training.metrics_log import Row
+from memvp_train.training import drive
+from memvp_train.training.metrics_log import MetricsRow
+from memvp_train.training.stage import run_stage
 from pipelines.config.tracking import TrackingConfig
 from pipelines.tracking.mlflow import Tracker, open_tracker
 
@@ -91,10 +92,10 @@ def _words(draw: random.Random) -> str:
 
 def train(run: StageRun, launch: LaunchConfig, *, tracker: Tracker) -> dict[str, Any]:
     """Train a stage with the meter in its workers; every few seconds rows go to MLflow, as a job sends them."""
-    waiting, sent = list[Row](), [time.monotonic()]
+    waiting, sent = list[MetricsRow](), [time.monotonic()]
     run_id = tracker.open_child("stage", key=run.out, settings={})
 
-    def on_step(row: Row) -> None:
+    def on_step(row: MetricsRow) -> None:
         waiting.append(row)
         if time.monotonic() - sent[0] > _SECONDS_BETWEEN_SENDS:
             tracker.log_curves(run_id, waiting)
@@ -102,8 +103,8 @@ def train(run: StageRun, launch: LaunchConfig, *, tracker: Tracker) -> dict[str,
             sent[0] = time.monotonic()
 
     start = time.process_time()
-    with patch.object(stages, "train_worker", measured_worker):
-        stages.run_stage(run, launch, on_step=on_step)
+    with patch.object(drive, "train_worker", measured_worker):
+        run_stage(run, launch, on_step=on_step)
     content = json.loads(Path(run.out, FILE).read_text())
     return content | {"driver_seconds": time.process_time() - start}
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from memvp_train.training.metrics_log import Row
+from memvp_train.training.metrics_log import MetricsRow
 
 matplotlib.use("agg")
 
@@ -82,7 +82,7 @@ CHARTS = (
 )
 
 
-def draw_curves(stages: Mapping[str, Sequence[Row]], *, folder: Path) -> dict[str, Path]:
+def draw_curves(stages: Mapping[str, Sequence[MetricsRow]], *, folder: Path) -> dict[str, Path]:
     """Draw every chart for which some stage has rows: name of the chart -> PNG in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = {name: rows for name, rows in stages.items() if rows}
@@ -90,11 +90,11 @@ def draw_curves(stages: Mapping[str, Sequence[Row]], *, folder: Path) -> dict[st
     return {chart.name: _draw(chart, shown, path=folder / f"{chart.name}.png") for chart in charts}
 
 
-def _present(chart: Chart, rows: Sequence[Row]) -> list[Curve]:
+def _present(chart: Chart, rows: Sequence[MetricsRow]) -> list[Curve]:
     return [curve for curve in chart.curves if any(curve.name in row for row in rows)]
 
 
-def _draw(chart: Chart, stages: Mapping[str, Sequence[Row]], *, path: Path) -> Path:
+def _draw(chart: Chart, stages: Mapping[str, Sequence[MetricsRow]], *, path: Path) -> Path:
     figure = Figure(figsize=(5.2 * len(stages), 3.3), layout="constrained")
     axes = figure.subplots(1, len(stages), squeeze=False)[0]
     for axis, (stage, rows) in zip(axes, stages.items(), strict=True):
@@ -113,7 +113,7 @@ def _draw(chart: Chart, stages: Mapping[str, Sequence[Row]], *, path: Path) -> P
     return path
 
 
-def _plot(axis: Axes, curve: Curve, rows: Sequence[Row], *, scale: float, colour: str) -> None:
+def _plot(axis: Axes, curve: Curve, rows: Sequence[MetricsRow], *, scale: float, colour: str) -> None:
     found = [row for row in rows if curve.name in row]
     steps = [row["step"] for row in found]
     values = np.asarray([row[curve.name] for row in found]) / scale

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from memvp_train.config import StageConfig, StageRun
-from memvp_train.training.metrics_log import Row, read_metrics
+from memvp_train.training.metrics_log import MetricsRow, read_metrics
 from pipelines.steps.data import context_of
 from pipelines.tracking.step_run import StepRun
 from pipelines.workflow.digests import digest_file
@@ -78,7 +78,7 @@ def log_stage(run: StepRun) -> None:
     run.log_weights("adapter", step=run.summary["steps"], digest=digest, folder="adapter", numbers=numbers)
 
 
-def _log_checkpoints(run: StepRun, rows: list[Row]) -> None:
+def _log_checkpoints(run: StepRun, rows: list[MetricsRow]) -> None:
     """Those that are still kept: training holds on to a few, and the adapter is made of the last."""
     for state in sorted(run.step.folder.glob("*/**/state.json")):
         step = (read_json(state) or {}).get("step")
@@ -96,10 +96,10 @@ class _Curve:
     def __init__(self, context: StepContext, *, total: int) -> None:
         self._context = context
         self._total = total
-        self._waiting: list[Row] = []
+        self._waiting: list[MetricsRow] = []
         self._last_sent = time.monotonic()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: MetricsRow) -> None:
         """One new row, in order; called from the thread that reads metrics.jsonl."""
         self._context.progress(int(row["step"]), self._total)
         self._context.progress.describe(f"loss {row['loss']:.3f}")
@@ -109,7 +109,7 @@ class _Curve:
             self._waiting = []
             self._last_sent = time.monotonic()
 
-    def send(self, rows: list[Row]) -> None:
+    def send(self, rows: list[MetricsRow]) -> None:
         """To MLflow, which skips what it has."""
         services = self._context.services
         services.tracker.log_curves(services.run_id, rows)

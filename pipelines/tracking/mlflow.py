@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 from rich.console import Console
 
-from memvp_train.training.metrics_log import Row
+from memvp_train.training.metrics_log import MetricsRow
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.redaction import first_line, redacted, redacted_settings
 from pipelines.tracking.run_ids import RunIds, run_ids, was_tracked
@@ -197,7 +197,7 @@ class Tracker:
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
         return model.model_id
 
-    def log_curves(self, run_id: str, rows: Iterable[Row]) -> None:
+    def log_curves(self, run_id: str, rows: Iterable[MetricsRow]) -> None:
         """Send the rows of a curve that MLflow does not have yet; rows may come again after a resume."""
 
         def action() -> None:

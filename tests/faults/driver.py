@@ -5,13 +5,13 @@ import sys
 import threading
 from pathlib import Path
 
-from memvp_train.config import LaunchConfig, from_plain, run_from_dict
+from memvp_train.config import LaunchConfig, StageRun, from_plain
 from memvp_train.training.metrics_log import follow_metrics
 from tests.faults.runs import disturbed
 
 if __name__ == "__main__":
     values = json.loads(Path(sys.argv[1]).read_text())
-    run, launch = run_from_dict(values["run"]), from_plain(LaunchConfig, values["launch"])
+    run, launch = from_plain(StageRun, values["run"]), from_plain(LaunchConfig, values["launch"])
 
     def follow() -> None:
         for row in follow_metrics(Path(run.out) / "metrics.jsonl", stop=threading.Event(), poll_seconds=0.05):

@@ -17,10 +17,10 @@ from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
 
 from memvp_train.checkpoints.state import newest_step
-from memvp_train.config import LaunchConfig, from_plain, run_from_dict
+from memvp_train.config import LaunchConfig, StageRun, from_plain
 from memvp_train.launch.heartbeat import Heartbeat, read_heartbeats
 from memvp_train.launch.supervision import SIGNS_FOLDER
-from memvp_train.training.stage import WORKERS_FOLDER
+from memvp_train.training.drive import WORKERS_FOLDER
 from tests.faults.runs import disturbed
 
 NOTICE_SECONDS = 8
@@ -49,7 +49,7 @@ def take_away(cluster: Cluster, nodes: list[Any], sign: Heartbeat) -> None:
 
 if __name__ == "__main__":
     values = json.loads(Path(sys.argv[1]).read_text())
-    run, launch = run_from_dict(values["run"]), from_plain(LaunchConfig, values["launch"])
+    run, launch = from_plain(StageRun, values["run"]), from_plain(LaunchConfig, values["launch"])
     train = Path(run.out) / WORKERS_FOLDER
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0})
     nodes = [cluster.add_node(**NODE) for _ in range(4)]  # two to train on, two to take their places

@@ -19,9 +19,11 @@ from memvp_train.checkpoints.lease import hold_lease
 from memvp_train.checkpoints.state import CheckpointStore, TrainingState, newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings, StageRun
 from memvp_train.launch.workers import run_workers
+from memvp_train.training.drive import WORKERS_FOLDER
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.stage import WORKERS_FOLDER, PreparedStage, prepare_stage
+from memvp_train.training.plan import WorkerPlan
 from memvp_train.training.worker import train_worker
+from tests.train.plans import plan_of
 
 LAUNCH = LaunchConfig(num_workers=2, max_failures=3)
 AUDIT = "audit.jsonl"
@@ -33,15 +35,15 @@ def stage_run(tiny: Any, out: Path, *, num_steps: int, checkpoint_every: int, lo
     return tiny.run(out, lora=LoraSettings(rank=2, dropout=0.1), **settings)
 
 
-def disturbed(run: StageRun, launch: LaunchConfig, *faults: dict[str, Any]) -> PreparedStage:
+def disturbed(run: StageRun, launch: LaunchConfig, *faults: dict[str, Any]) -> WorkerPlan:
     """Run the workers to their end with faults (see `faulty_worker`); returns what was run."""
     out = Path(run.out)
     out.mkdir(parents=True, exist_ok=True)
     with hold_lease(out, doing="training in") as lease:
-        prepared = prepare_stage(run, launch)
-        config = {**prepared.config, "faults": faults}
+        plan = plan_of(run, launch)
+        config = {**plan.to_plain(), "faults": faults}
         run_workers(faulty_worker, config=config, launch=launch, name=WORKERS_FOLDER, storage=out, lease=lease)
-    return prepared
+    return plan
 
 
 def faulty_worker(
@@ -220,32 +222,32 @@ def audit_rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def skipped_and_doubled(out: Path, prepared: PreparedStage, tiny: Any) -> tuple[int, int]:
+def skipped_and_doubled(out: Path, plan: WorkerPlan, tiny: Any) -> tuple[int, int]:
     """Samples of the run's last history of each step that are missing, and that are there twice or do not belong."""
     last: dict[int, dict[int, list[str]]] = {}
     for row in audit_rows(out):
         last.setdefault(row["step"], {})[row["rank"]] = row["samples"]
     skipped = doubled = 0
-    for step, expected in enumerate(expected_samples(prepared, tiny), start=1):
+    for step, expected in enumerate(expected_samples(plan, tiny), start=1):
         found = sorted(name for samples in last.get(step, {}).values() for name in samples)
         skipped += len(expected) - sum(name in found for name in expected)
         doubled += len(found) - len(set(found) & set(expected))
-    assert max(last) == prepared.num_steps
+    assert max(last) == plan.num_steps
     return skipped, doubled
 
 
-def expected_samples(prepared: PreparedStage, tiny: Any) -> list[list[str]]:
+def expected_samples(plan: WorkerPlan, tiny: Any) -> list[list[str]]:
     """Sorted ids of every step's samples, from the loader on a single rank."""
     from memvp_data.features import FeatureStore
     from memvp_train.training.token_cache import EncodedTable
 
-    table = EncodedTable(Path(prepared.run.out) / "encoded.safetensors", key=prepared.config["encoded_key"])
+    table = EncodedTable(Path(plan.run.out) / "encoded.safetensors", key=plan.samples_key)
     features = FeatureStore(tiny.features)
     batches = memvp_data.dataloader.loader.TrainingBatches(
-        table, features, seed=prepared.run.stage.seed, global_batch_size=prepared.run.stage.global_batch_size,
+        table, features, seed=plan.run.stage.seed, global_batch_size=plan.run.stage.global_batch_size,
         micro_batch_size=8, rank=0, world_size=1, pad_token_id=table.pad_token_id, feature_shape=features.feature_shape,
     )  # fmt: skip
-    steps = [batches.at(step) for step in range(prepared.num_steps)]
+    steps = [batches.at(step) for step in range(plan.num_steps)]
     return [sorted(name for batch in step for name in batch.sample_ids) for step in steps]
 
 

@@ -12,7 +12,8 @@ import pytest
 from memvp_train.checkpoints.quarantine import quarantined
 from memvp_train.checkpoints.state import newest_first, newest_step
 from memvp_train.launch.ray_snapshot import COPY, SNAPSHOT
-from memvp_train.training.stage import WORKERS_FOLDER, prepare_stage, run_stage
+from memvp_train.training.drive import WORKERS_FOLDER
+from memvp_train.training.stage import run_stage
 from tests.faults.runs import (
     LAUNCH,
     as_job,
@@ -21,6 +22,7 @@ from tests.faults.runs import (
     skipped_and_doubled,
     stage_run,
 )
+from tests.train.plans import plan_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -30,7 +32,7 @@ STEPS, EVERY = 80, 5
 @pytest.fixture(scope="module")
 def undisturbed(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
-    tiny.train_ranks(prepare_stage(_run(tiny, out), LAUNCH).config, num_ranks=2)
+    tiny.train_ranks(plan_of(_run(tiny, out), LAUNCH), num_ranks=2)
     return out
 
 
@@ -68,7 +70,7 @@ def test_driver_killed_three_times_in_a_row(
     _, errors = last.communicate()
     assert last.returncode == 0, errors[-3000:]
     assert first_steps(out) == [1, *(step + 1 for step in committed)]
-    prepared = prepare_stage(_run(tiny, out), LAUNCH)
+    prepared = plan_of(_run(tiny, out), LAUNCH)
     assert skipped_and_doubled(out, prepared, tiny) == (0, 0)
     assert_same_end(out, undisturbed, num_steps=STEPS)
     fault_row(

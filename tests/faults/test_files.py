@@ -15,7 +15,8 @@ from memvp_train.checkpoints.quarantine import quarantined
 from memvp_train.checkpoints.state import CheckpointError, newest_first, read_state, verify
 from memvp_train.config import LaunchConfig, LoraSettings
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.stage import RESULT_FILE, run_stage
+from memvp_train.training.result import RESULT_FILE
+from memvp_train.training.stage import run_stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from memvp_train.training.stage import prepare_stage
 from tests.faults.runs import LAUNCH, as_job, assert_same_end, first_steps, skipped_and_doubled, stage_run
+from tests.train.plans import plan_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -23,7 +23,7 @@ def test_two_nodes_taken_away_with_notice(tiny: Any, tmp_path: Path, fault_row: 
     # Only the last step would have a checkpoint by itself. No failure is allowed: notices have a budget of their own.
     launch = replace(LAUNCH, max_failures=0)
     runs = {name: stage_run(tiny, tmp_path / name, num_steps=STEPS, checkpoint_every=1000) for name in ("out", "quiet")}
-    tiny.train_ranks(prepare_stage(runs["quiet"], launch).config, num_ranks=2)
+    tiny.train_ranks(plan_of(runs["quiet"], launch), num_ranks=2)
     job = as_job(runs["out"], launch, tmp_path / "job.json")
     environment = {**os.environ, "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5", "RAY_AUTH_MODE": "disabled"}
     environment.pop("RAY_ADDRESS", None)
@@ -39,7 +39,7 @@ def test_two_nodes_taken_away_with_notice(tiny: Any, tmp_path: Path, fault_row: 
     assert [entry["notice"] <= entry["checkpoint"] for entry in seen] == [True, True]
     saved = [entry["checkpoint"] for entry in seen]
     assert first_steps(tmp_path / "out") == [1, *(step + 1 for step in saved)]
-    prepared = prepare_stage(runs["out"], launch)
+    prepared = plan_of(runs["out"], launch)
     assert skipped_and_doubled(tmp_path / "out", prepared, tiny) == (0, 0)
     assert_same_end(tmp_path / "out", tmp_path / "quiet", num_steps=STEPS)
     late = [entry["checkpoint"] - entry["notice"] for entry in seen]

@@ -18,8 +18,9 @@ from rich.console import Console
 
 from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import LaunchConfig
-from memvp_train.training.metrics_log import Row, read_metrics
-from memvp_train.training.stage import StageResult, run_stage
+from memvp_train.training.metrics_log import MetricsRow, read_metrics
+from memvp_train.training.result import StageResult
+from memvp_train.training.stage import run_stage
 from pipelines.config.tracking import TrackingConfig
 from pipelines.steps import tune
 from pipelines.steps.tune import _Curve
@@ -111,7 +112,7 @@ def test_stage_without_mlflow_is_the_same_and_nothing_is_missing_later(
         curve = _Curve(SimpleNamespace(progress=_Bar(), services=services), total=STEPS)  # type: ignore[arg-type]
         spent = list[float]()
 
-        def add(row: Row) -> None:
+        def add(row: MetricsRow) -> None:
             before = time.thread_time()
             curve.add(row)
             spent.append(time.thread_time() - before)

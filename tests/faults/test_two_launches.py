@@ -22,13 +22,13 @@ HERE = LaunchConfig(num_workers=0)
 STEPS = 60
 DRIVER = """
 import json, sys
-from memvp_train.config import LaunchConfig, from_plain, run_from_dict
+from memvp_train.config import LaunchConfig, StageRun, from_plain
 from memvp_train.training.stage import run_stage
 
 values = json.loads(open(sys.argv[1]).read())
 try:
     run_stage(
-        run_from_dict(values["run"]), from_plain(LaunchConfig, values["launch"]),
+        from_plain(StageRun, values["run"]), from_plain(LaunchConfig, values["launch"]),
         on_step=lambda row: print(int(row["step"]), flush=True),
     )
 except ValueError as error:

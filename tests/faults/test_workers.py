@@ -17,7 +17,7 @@ from memvp_train.checkpoints.state import newest_step
 from memvp_train.launch.heartbeat import read_heartbeats
 from memvp_train.launch.session import LaunchError
 from memvp_train.launch.supervision import SIGNS_FOLDER
-from memvp_train.training.stage import WORKERS_FOLDER, prepare_stage
+from memvp_train.training.drive import WORKERS_FOLDER
 from tests.faults.runs import (
     LAUNCH,
     assert_same_end,
@@ -26,6 +26,7 @@ from tests.faults.runs import (
     skipped_and_doubled,
     stage_run,
 )
+from tests.train.plans import plan_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,7 +43,7 @@ PHASES = {
 def undisturbed(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same two ranks without Ray, from the first step to the last."""
     out = tmp_path_factory.mktemp("undisturbed")
-    tiny.train_ranks(prepare_stage(_run(tiny, out), LAUNCH).config, num_ranks=2)
+    tiny.train_ranks(plan_of(_run(tiny, out), LAUNCH), num_ranks=2)
     return out
 
 

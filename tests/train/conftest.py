@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from memvp_data.features import feature_record
 from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from memvp_train.config import LanguageModelConfig, LoraSettings, StageConfig, StageRun
+from memvp_train.training.plan import WorkerPlan
 
 RANK_SCRIPT = Path(__file__).with_name("zero_rank.py")
 COLOURS = ("red", "green", "blue", "grey", "pink", "teal", "lime", "gold")
@@ -67,11 +67,11 @@ class TinyWorld:
         )
 
     @staticmethod
-    def train_ranks(*configs: dict[str, Any], num_ranks: int) -> None:
+    def train_ranks(*plans: WorkerPlan, num_ranks: int) -> None:
         """Train prepared stages one after the other in a gloo process group, without Ray (zero_rank.py)."""
-        paths = [Path(config["run"]["out"]) / "config.json" for config in configs]
-        for path, config in zip(paths, configs, strict=True):
-            path.write_text(json.dumps(config))
+        paths = [Path(plan.run.out) / "plan.json" for plan in plans]
+        for path, plan in zip(paths, plans, strict=True):
+            path.write_text(json.dumps(plan.to_plain()))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -42,9 +42,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for path in sys.argv[1:]:
-        config = json.loads(Path(path).read_text())
-        if config["launch"]["precision"] == "fp16":
+        plan = json.loads(Path(path).read_text())
+        if plan["launch"]["precision"] == "fp16":
             let_deepspeed_have_fp16()
-        store = RankCheckpoints(Path(config["run"]["out"]) / "checkpoints")
-        train_worker(config, device=torch.device("cpu"), checkpoints=store)
+        store = RankCheckpoints(Path(plan["run"]["out"]) / "checkpoints")
+        train_worker(plan, device=torch.device("cpu"), checkpoints=store)
     dist.destroy_process_group()

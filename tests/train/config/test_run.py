@@ -16,7 +16,7 @@ from memvp_train.config import (
     StageRun,
     ValidationConfig,
     check_batch_split,
-    run_from_dict,
+    from_plain,
 )
 
 
@@ -107,4 +107,4 @@ def test_run_survives_json() -> None:
         init_adapter=None,
         out="/b",
     )
-    assert run_from_dict(json.loads(json.dumps(asdict(run)))) == run
+    assert from_plain(StageRun, json.loads(json.dumps(asdict(run)))) == run

@@ -13,25 +13,26 @@ import torch
 from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, read_state
 from memvp_train.config import GroupSettings, LaunchConfig, LoraSettings, ParameterGroups, ValidationConfig
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.stage import prepare_stage
+from memvp_train.training.plan import WorkerPlan
 from memvp_train.training.worker import train_here
+from tests.train.plans import plan_of
 
 NUM_STEPS = 6
 LORA_GROUP = ParameterGroups(lora=GroupSettings(learning_rate=0.01))
 
 
-def _prepare(tiny: Any, out: Path, *, launch: LaunchConfig, **stage: Any) -> dict[str, Any]:
+def _prepare(tiny: Any, out: Path, *, launch: LaunchConfig, **stage: Any) -> WorkerPlan:
     still = replace(tiny, memvp={**tiny.memvp, "memory_dropout": 0.0})  # ranks draw masks of their own
     values = {"lora": LoraSettings(rank=2), "groups": LORA_GROUP, "num_steps": NUM_STEPS, **stage}
     run = still.run(out, **values)
     if run.stage.validation is not None:
         run = replace(run, validation=str(tiny.samples))
-    return prepare_stage(run, launch).config
+    return plan_of(run, launch)
 
 
 def _run_here(tiny: Any, out: Path, *, precision: Any = "fp32", **stage: Any) -> None:
-    config = _prepare(tiny, out, launch=LaunchConfig(num_workers=0, precision=precision), **stage)
-    train_here(config, checkpoints=FolderCheckpoints(out / "checkpoints", keep=10))
+    plan = _prepare(tiny, out, launch=LaunchConfig(num_workers=0, precision=precision), **stage)
+    train_here(plan, checkpoints=FolderCheckpoints(out / "checkpoints", keep=10))
 
 
 def _run(tiny: Any, out: Path, *, launch: LaunchConfig, **stage: Any) -> None:
@@ -130,16 +131,16 @@ FP16, SLOW_FP16 = (2,), (0, 1, 3)
 
 def _train_together(tiny: Any, folder: Path, *, cases: dict[str, Case], fp16: Sequence[int]) -> Path:
     """All in one process group, since starting one takes most of the time."""
-    configs = [
+    plans = [
         _prepare(tiny, folder / name, launch=LaunchConfig(num_workers=2, **launch), **stage)
         for name, (launch, stage) in cases.items()
     ]
     for stage in fp16:
         # On a CPU the driver refuses what these ranks are made to do.
-        config = _prepare(tiny, folder / f"fp16, {stage}", launch=LaunchConfig(num_workers=0, precision="fp16"))
+        plan = _prepare(tiny, folder / f"fp16, {stage}", launch=LaunchConfig(num_workers=0, precision="fp16"))
         launch = LaunchConfig(num_workers=2, zero_stage=stage, precision="fp16")  # type: ignore[arg-type]
-        configs.append({**config, "launch": asdict(launch)})
-    tiny.train_ranks(*configs, num_ranks=2)
+        plans.append(replace(plan, launch=launch))
+    tiny.train_ranks(*plans, num_ranks=2)
     return folder
 
 
@@ -235,17 +236,17 @@ def test_any_stage_continues_any_other_at_1_2_and_4_workers(
 ) -> None:
     savers = {stage: tmp_path / f"saved by {stage}" for stage in range(4)}
     launches = {stage: LaunchConfig(num_workers=2, zero_stage=stage) for stage in range(4)}  # type: ignore[arg-type]
-    configs = [_prepare(tiny, out, launch=launches[stage]) for stage, out in savers.items()]
-    tiny.train_ranks(*configs, num_ranks=2)
-    configs = []
+    plans = [_prepare(tiny, out, launch=launches[stage]) for stage, out in savers.items()]
+    tiny.train_ranks(*plans, num_ranks=2)
+    plans = []
     for saver, reader in itertools.product(range(4), range(4)):
         out = tmp_path / f"{saver} to {reader}"
         shutil.copytree(savers[saver] / "checkpoints" / "step-000000002", out / "checkpoints" / "step-000000002")
         shutil.copy(savers[saver] / "metrics.jsonl", out)
-        configs.append(_prepare(tiny, out, launch=replace(launches[reader], num_workers=num_ranks)))
-    tiny.train_ranks(*configs, num_ranks=num_ranks)
-    for config in configs:
-        out = Path(config["run"]["out"])
+        plans.append(_prepare(tiny, out, launch=replace(launches[reader], num_workers=num_ranks)))
+    tiny.train_ranks(*plans, num_ranks=num_ranks)
+    for plan in plans:
+        out = Path(plan.run.out)
         losses = [[row["loss"] for row in read_metrics(folder / "metrics.jsonl")] for folder in (out, local)]
         assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-5)
         _assert_close(_last(out), _last(local))

@@ -22,9 +22,12 @@ from memvp_train.features.live import LiveFeatures, pixel_store
 from memvp_train.models.language import ModelError, build_language_model
 from memvp_train.models.vision import build_tower
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.stage import PreparedStage, StageResult, prepare_stage, run_stage
+from memvp_train.training.plan import WorkerPlan
+from memvp_train.training.result import StageResult
+from memvp_train.training.stage import run_stage
 from memvp_train.training.worker import train_here
 from tests.train.conftest import COLOURS, MEMVP
+from tests.train.plans import plan_of
 
 HERE = LaunchConfig(num_workers=0)
 NUM_ROWS, WIDTH = 9, 8
@@ -199,15 +202,15 @@ def test_two_ranks_equal_one_process_whatever_is_split(
     """ZeRO 0 (plain data parallelism), 2 and 3; dropout off, since ranks draw masks of their own."""
     still = {"memory_dropout": 0.0}
 
-    def prepared(name: str, launch: LaunchConfig) -> PreparedStage:
+    def prepared(name: str, launch: LaunchConfig) -> WorkerPlan:
         run = stage_run(tiny, pictures, tmp_path / name, adapter_dim=3)
         vision = replace(run.vision, adapter_dropout=0.0)  # type: ignore[type-var]
-        return prepare_stage(replace(run, vision=vision, memvp={**run.memvp, **still}), launch)
+        return plan_of(replace(run, vision=vision, memvp={**run.memvp, **still}), launch)
 
     stages = {f"zero-{stage}": LaunchConfig(num_workers=2, zero_stage=stage) for stage in (0, 2, 3)}
-    tiny.train_ranks(*(prepared(name, launch).config for name, launch in stages.items()), num_ranks=2)
+    tiny.train_ranks(*(prepared(name, launch) for name, launch in stages.items()), num_ranks=2)
     here = prepared("here", HERE)
-    train_here(here.config, checkpoints=FolderCheckpoints(tmp_path / "here" / "checkpoints"))
+    train_here(here, checkpoints=FolderCheckpoints(tmp_path / "here" / "checkpoints"))
     states = {
         name: read_state(FolderCheckpoints(tmp_path / name / "checkpoints").candidates()[0])
         for name in ("here", *stages)

@@ -27,7 +27,8 @@ from memvp_train.launch.maps import map_actors, map_shards
 from memvp_train.launch.session import LaunchError, ray_session
 from memvp_train.models.language import build_language_model
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.stage import prepare_stage, run_stage
+from memvp_train.training.stage import run_stage
+from tests.train.plans import plan_of
 
 NUM_STEPS = 100
 LAUNCH = LaunchConfig(num_workers=2, max_failures=2)
@@ -41,7 +42,7 @@ def _run(tiny: Any, out: Path) -> Any:
 def undisturbed(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same two ranks without Ray, from the first step to the last."""
     out = tmp_path_factory.mktemp("undisturbed")
-    tiny.train_ranks(prepare_stage(_run(tiny, out), LAUNCH).config, num_ranks=2)
+    tiny.train_ranks(plan_of(_run(tiny, out), LAUNCH), num_ranks=2)
     return out
 
 

@@ -12,7 +12,8 @@ from memvp_data.files.storage import ShardError
 from memvp_data.shards.reader import ShardReader
 from memvp_train.config import LaunchConfig
 from memvp_train.training.batches import training_batches
-from memvp_train.training.stage import prepare_stage, run_stage
+from memvp_train.training.stage import run_stage
+from tests.train.plans import plan_of
 
 HERE = LaunchConfig(num_workers=0)
 
@@ -40,8 +41,8 @@ def test_shards_are_hashed_once_where_all_of_them_are_read(
     tiny: Any, tmp_path: Path, num_steps: int, loader_processes: int, is_hashed: bool
 ) -> None:
     launch = LaunchConfig(num_workers=0, loader_processes=loader_processes)
-    prepared = prepare_stage(tiny.run(tmp_path, num_steps=num_steps), launch)
-    batches = training_batches(prepared.run, launch, prepared.config, rank=0, world_size=1)
+    prepared = plan_of(tiny.run(tmp_path, num_steps=num_steps), launch)
+    batches = training_batches(prepared, rank=0, world_size=1)
     assert isinstance(batches.features, FeatureStore)
     reader = batches.features._reader
     reader.wait_until_verified()

@@ -12,8 +12,8 @@ from memvp_train.config import ConfigError, LanguageModelConfig, LaunchConfig, S
 from memvp_train.models.language import build_language_model
 from memvp_train.training import checks
 from memvp_train.training.checks import check_packing
-from memvp_train.training.prepare import prepare_stage
 from tests.core.tiny_models import make_tiny
+from tests.train.plans import plan_of
 
 HERE = LaunchConfig(num_workers=0)
 ZERO_3 = LaunchConfig(num_workers=2, zero_stage=3)
@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Any, LaunchConfig, str]] = {
 def test_refused_before_workers_start(tiny: Any, tmp_path: Path, name: str) -> None:
     change, launch, sentence = CASES[name]
     with pytest.raises(ValueError, match=sentence) as caught:
-        prepare_stage(change(tiny.run(tmp_path)), launch)
+        plan_of(change(tiny.run(tmp_path)), launch)
     assert "\n" not in str(caught.value)
 
 
@@ -62,12 +62,12 @@ def test_4_bits_are_refused_where_they_cannot_be(tiny: Any, tmp_path: Path, monk
     run = _in_4bit(tiny.run(tmp_path))
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="needs the package bitsandbytes; pip install bitsandbytes"):
-        prepare_stage(run, GPU)
+        plan_of(run, GPU)
     monkeypatch.setattr(checks, "find_spec", lambda name: ModuleSpec(name, None))
     with pytest.raises(ConfigError, match=r"does not go with launch\.zero_stage 3"):
-        prepare_stage(run, replace(ZERO_3, use_gpu=True))
+        plan_of(run, replace(ZERO_3, use_gpu=True))
     with pytest.raises(ConfigError, match="needs weights to load"):
-        prepare_stage(_in_4bit(run, random_init=True), GPU)
+        plan_of(_in_4bit(run, random_init=True), GPU)
 
 
 def test_4_bits_are_asked_of_transformers_on_the_workers_device(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_4_bits_are_asked_of_transformers_on_the_workers_device(tiny: Any, monke
 def test_compile_needs_a_compiler(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nonexistent/g++")
     with pytest.raises(ConfigError, match=r"compile needs the C\+\+ compiler /nonexistent/g\+\+, which is not here"):
-        prepare_stage(_with(tiny.run(tmp_path), compile=True), HERE)
+        plan_of(_with(tiny.run(tmp_path), compile=True), HERE)
 
 
 def test_packed_rows_are_refused_where_attention_cannot_have_them() -> None:
@@ -108,4 +108,4 @@ def test_packed_rows_are_refused_where_attention_cannot_have_them() -> None:
 
 def test_base_rate_of_the_paper_is_warned_about(tiny: Any, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="its peak for your batch of 8 would be 0.0002812"):
-        prepare_stage(tiny.run(tmp_path, learning_rate=9e-3), HERE)
+        plan_of(tiny.run(tmp_path, learning_rate=9e-3), HERE)

@@ -11,8 +11,9 @@ import torch
 from memvp_train.checkpoints.state import FolderCheckpoints, read_state
 from memvp_train.config import LaunchConfig, LoraSettings
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.prepare import prepare_stage
+from memvp_train.training.plan import WorkerPlan
 from memvp_train.training.worker import train_here
+from tests.train.plans import plan_of
 
 HERE = LaunchConfig(num_workers=0)
 
@@ -20,9 +21,9 @@ HERE = LaunchConfig(num_workers=0)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def train(config: dict[str, Any], out: Path) -> None:
+def train(plan: dict[str, Any], out: Path) -> None:
     """What the process does."""
-    train_here(config, checkpoints=FolderCheckpoints(out / "checkpoints"))
+    train_here(WorkerPlan.from_plain(plan), checkpoints=FolderCheckpoints(out / "checkpoints"))
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
@@ -30,8 +31,8 @@ def test_compiled_stage_equals_eager(tiny: Any, tmp_path: Path, checkpointed: bo
     for name in ("eager", "compiled"):
         out = tmp_path / name
         settings = {"num_steps": 3, "gradient_checkpointing": checkpointed, "compile": name == "compiled"}
-        config = prepare_stage(tiny.run(out, lora=LoraSettings(rank=2), **settings), HERE).config
-        code = f"from {__name__} import train, Path; train({config!r}, Path({str(out)!r}))"
+        plan = plan_of(tiny.run(out, lora=LoraSettings(rank=2), **settings), HERE)
+        code = f"from {__name__} import train, Path; train({plan.to_plain()!r}, Path({str(out)!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     eager, compiled = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("eager", "compiled"))

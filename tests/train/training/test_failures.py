@@ -17,16 +17,16 @@ from memvp_train.config import LaunchConfig, StageRun
 from memvp_train.training import loop
 from memvp_train.training.failures import named, suspects
 from memvp_train.training.loop import BatchError, TrainingError
-from memvp_train.training.prepare import prepare_stage
 from memvp_train.training.worker import train_here
 from tests.train.conftest import NUM_ROWS, WIDTH, image_names
+from tests.train.plans import plan_of
 
 NUM_RANKS = 3
 
 
 def _train(run: StageRun) -> None:
-    config = prepare_stage(run, LaunchConfig(num_workers=0)).config
-    train_here(config, checkpoints=FolderCheckpoints(Path(run.out) / "checkpoints"))
+    plan = plan_of(run, LaunchConfig(num_workers=0))
+    train_here(plan, checkpoints=FolderCheckpoints(Path(run.out) / "checkpoints"))
 
 
 def _with_a_bad_image(run: StageRun, folder: Path, *, name: str) -> StageRun:

@@ -14,8 +14,8 @@ from memvp_train.checkpoints.state import FolderCheckpoints, newest_first, read_
 from memvp_train.config import LaunchConfig, LoraSettings
 from memvp_train.training.loop import TrainingError
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.stage import prepare_stage
 from memvp_train.training.worker import train_here
+from tests.train.plans import plan_of
 
 NUM_STEPS = 6
 
@@ -35,13 +35,13 @@ def _train(
 ) -> None:
     run = tiny.run(out, lora=LoraSettings(rank=2, dropout=0.1), num_steps=NUM_STEPS, **stage)
     launch = LaunchConfig(num_workers=0, precision=precision, loader_processes=loader_processes)  # type: ignore[arg-type]
-    prepared = prepare_stage(run, launch)
+    prepared = plan_of(run, launch)
 
     def after_step(done: int) -> None:
         if done == stop_at:
             raise _Stop
 
-    train_here(prepared.config, checkpoints=FolderCheckpoints(out / "checkpoints"), after_step=after_step)
+    train_here(prepared, checkpoints=FolderCheckpoints(out / "checkpoints"), after_step=after_step)
 
 
 def _weights(out: Path) -> dict[str, torch.Tensor]:
@@ -76,8 +76,8 @@ def test_micro_batches_add_up_to_the_global_batch(tiny: Any, tmp_path: Path) -> 
     still = replace(tiny, memvp={**tiny.memvp, "memory_dropout": 0.0})
     for size in (1, 3, 8):
         run = still.run(tmp_path / str(size), micro_batch_size=size)
-        prepared = prepare_stage(run, LaunchConfig(num_workers=0))
-        train_here(prepared.config, checkpoints=FolderCheckpoints(tmp_path / str(size) / "checkpoints"))
+        prepared = plan_of(run, LaunchConfig(num_workers=0))
+        train_here(prepared, checkpoints=FolderCheckpoints(tmp_path / str(size) / "checkpoints"))
     for size in ("1", "3"):
         # Adam divides by the root of a second moment near 1e-6, which magnifies the last bits of a gradient sum.
         torch.testing.assert_close(_weights(tmp_path / size), _weights(tmp_path / "8"), rtol=1e-4, atol=1e-5)
@@ -99,8 +99,8 @@ def test_notice_of_preemption_brings_one_checkpoint_at_the_next_written_step(tin
     folders = []
     for kind in (FolderCheckpoints, _Noticed):
         out = tmp_path / kind.__name__
-        prepared = prepare_stage(tiny.run(out, **settings), LaunchConfig(num_workers=0))
-        train_here(prepared.config, checkpoints=kind(out / "checkpoints", keep=10))
+        prepared = plan_of(tiny.run(out, **settings), LaunchConfig(num_workers=0))
+        train_here(prepared, checkpoints=kind(out / "checkpoints", keep=10))
         folders.append(out / "checkpoints")
     assert [path.name[-1] for path in newest_first(folders[0])] == ["8", "5"]
     assert [path.name[-1] for path in newest_first(folders[1])] == ["8", "5", "2"]
@@ -121,9 +121,9 @@ class _TakenOver(FolderCheckpoints):
 
 @pytest.mark.faults
 def test_job_that_was_replaced_writes_neither_metrics_nor_checkpoints(tiny: Any, tmp_path: Path) -> None:
-    prepared = prepare_stage(tiny.run(tmp_path, checkpoint_every=100, log_every=1), LaunchConfig(num_workers=0))
+    prepared = plan_of(tiny.run(tmp_path, checkpoint_every=100, log_every=1), LaunchConfig(num_workers=0))
     with pytest.raises(LeaseError):
-        train_here(prepared.config, checkpoints=_TakenOver(tmp_path / "checkpoints"))
+        train_here(prepared, checkpoints=_TakenOver(tmp_path / "checkpoints"))
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert newest_first(tmp_path / "checkpoints") == []
 

@@ -15,11 +15,11 @@ from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
 from memvp_train.training.batches import training_batches
 from memvp_train.training.loss import micro_batch_loss
-from memvp_train.training.prepare import prepare_stage
 from tests.core.conftest import make_model
 from tests.core.tiny_models import ARCHITECTURES, ENCODER_DECODERS, make_tiny
 from tests.data.dataloader.test_packed_batches import MadeUpFeatures, sample
 from tests.train.conftest import COLOURS, image_names
+from tests.train.plans import plan_of
 
 NUM_SAMPLES = 12
 SIZES = {"seed": 0, "global_batch_size": NUM_SAMPLES, "micro_batch_size": 3, "rank": 0, "world_size": 1}
@@ -68,10 +68,10 @@ def test_soft_scores_weight_the_loss_of_a_stage(tiny: Any, tmp_path: Path) -> No
         tiny.run(tmp_path / "out", global_batch_size=4, micro_batch_size=2), samples=str(tmp_path / "soft.parquet")
     )
     launch = LaunchConfig(num_workers=0)
-    prepared = prepare_stage(run, launch)
+    prepared = plan_of(run, launch)
     model = build_memvp_model(build_language_model(tiny.language), memvp=tiny.memvp, lora=None, init_adapter=None)
     model.eval()
-    batches = training_batches(prepared.run, launch, prepared.config, rank=0, world_size=1).at(0)
+    batches = training_batches(prepared, rank=0, world_size=1).at(0)
     total: Any = sum(
         micro_batch_loss(model, batch, device=torch.device("cpu"), dtype=torch.float32) for batch in batches
     )

@@ -25,7 +25,8 @@ from memvp_train.config import (
 )
 from memvp_train.models.language import ModelError, build_language_model
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.stage import RESULT_FILE, StageResult, run_stage
+from memvp_train.training.result import RESULT_FILE, StageResult
+from memvp_train.training.stage import run_stage
 
 HERE = LaunchConfig(num_workers=0)
 

@@ -21,12 +21,12 @@ from memvp_train.engines.local import LocalEngine
 from memvp_train.models.language import build_language_model
 from memvp_train.training.batches import validation_batches
 from memvp_train.training.metrics_log import read_metrics
-from memvp_train.training.prepare import prepare_stage
 from memvp_train.training.stage import run_stage
 from memvp_train.training.validation import evaluate
 from memvp_train.training.validation_batches import ValidationBatches
 from memvp_train.training.worker import train_here
 from tests.train.conftest import COLOURS, image_names
+from tests.train.plans import plan_of
 
 HERE = LaunchConfig(num_workers=0)
 NUM_STEPS = 12
@@ -65,8 +65,8 @@ def test_scores_equal_greedy_decoding_and_one_sample_at_a_time(tiny: Any, tmp_pa
     run = _validated(tiny, tmp_path / "out", are_learnt=True)
     run = replace(run, stage=replace(run.stage, num_steps=30))
     engine = _engine(run, adapter=run_stage(run, HERE).adapter_path)
-    prepared = prepare_stage(run, HERE)
-    batches = validation_batches(prepared.run, prepared.config, rank=0, world_size=1)
+    prepared = plan_of(run, HERE)
+    batches = validation_batches(prepared, rank=0, world_size=1)
     right, losses = [], []
     for batch, _ in batches:
         for row in range(len(batch.sample_ids)):
@@ -118,7 +118,7 @@ def _train(run: StageRun, *, stop_at: int | None = None) -> None:
             raise _Stop
 
     checkpoints = FolderCheckpoints(Path(run.out) / "checkpoints")
-    train_here(prepare_stage(run, HERE).config, checkpoints=checkpoints, after_step=after_step)
+    train_here(plan_of(run, HERE), checkpoints=checkpoints, after_step=after_step)
 
 
 def _curve(rows: Iterable[dict[str, float]]) -> list[tuple[float, ...]]:

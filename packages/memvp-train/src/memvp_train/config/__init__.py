@@ -13,7 +13,6 @@ from memvp_train.config.run import (
     VisionConfig,
     check_batch_split,
     from_plain,
-    run_from_dict,
 )
 
 __all__ = [
@@ -29,5 +28,4 @@ __all__ = [
     "VisionConfig",
     "check_batch_split",
     "from_plain",
-    "run_from_dict",
 ]

@@ -1,7 +1,7 @@
 """All settings of training in one place: plain frozen dataclasses that any YAML reader can fill, and a run of them.
 
 Each class refuses impossible values when it is made, in one sentence; what needs a file or a model to be checked is
-checked in models.py and stage.py before any worker starts.
+checked in training/prepare.py before any worker starts.
 """
 
 import math
@@ -69,13 +69,8 @@ class StageRun:
         )
 
 
-def run_from_dict(values: Mapping[str, Any]) -> StageRun:
-    """The inverse of `dataclasses.asdict` after a trip through JSON: workers get plain dictionaries."""
-    return from_plain(StageRun, values)
-
-
 def from_plain(cls: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass and those inside it from plain data: mappings where a dataclass is expected, lists for tuples."""
+    """The inverse of `dataclasses.asdict` after a trip through JSON: dataclasses from mappings, tuples from lists."""
     hints = get_type_hints(cls)
     return cls(**{each.name: _part(hints[each.name], values[each.name]) for each in fields(cls)})  # type: ignore[arg-type]
 

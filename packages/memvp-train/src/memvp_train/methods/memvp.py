@@ -1,11 +1,13 @@
 """MemVP as a tuning method: the model that a stage trains, from settings."""
 
+import warnings
 from typing import Any
 
 import torch
 
 from memvp_core import MemVPConfig, MemVPModel, get_memvp_model
-from memvp_train.config import LoraSettings, VisionConfig
+from memvp_train.config import LoraSettings, StageRun, VisionConfig
+from memvp_train.models.language import build_language_model
 from memvp_train.models.pretrained import ModelError as ModelError
 from memvp_train.models.pretrained import resolve_path as resolve_path
 from memvp_train.models.vision import build_tower as build_tower
@@ -36,6 +38,21 @@ def build_memvp_model(
     if lora is not None:
         model.add_lora(lora_config(lora, encoder_decoder=language_model.config.is_encoder_decoder))
     return model
+
+
+def blank_model(run: StageRun) -> MemVPModel:
+    """The model of the stage without weights: its shape is all that checks and adapters need, and a 7B model fits."""
+    with warnings.catch_warnings():
+        # Of init_adapter only the shape is wanted here, and torch warns that weights without memory are not filled.
+        warnings.filterwarnings("ignore", message=".*which is a no-op", category=UserWarning)
+        return build_memvp_model(
+            build_language_model(run.language, dtype=torch.float32, meta=True),
+            memvp=run.memvp,
+            lora=run.stage.lora,
+            init_adapter=run.init_adapter,
+            vision=run.vision,
+            meta=True,
+        )
 
 
 def lora_config(settings: LoraSettings, *, encoder_decoder: bool = False) -> Any:

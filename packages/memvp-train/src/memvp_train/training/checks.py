@@ -14,7 +14,7 @@ from memvp_train.optim.optimizer import check_groups
 _TAKES_BIAS = ("sdpa", "eager")
 
 
-def check_launch(run: StageRun, launch: LaunchConfig) -> None:
+def check_stage(run: StageRun, launch: LaunchConfig) -> None:
     """Refuse what can be seen without the model."""
     check_batch_split(run.stage, num_workers=launch.num_workers)
     require(

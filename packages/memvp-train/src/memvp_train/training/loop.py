@@ -22,7 +22,7 @@ from memvp_train.optim.optimizer import set_learning_rates
 from memvp_train.optim.schedules import Schedule
 from memvp_train.training.failures import SampleIds, named, suspects
 from memvp_train.training.loss import micro_batch_loss
-from memvp_train.training.metrics_log import MetricsLog, Row
+from memvp_train.training.metrics_log import MetricsLog, MetricsRow
 from memvp_train.training.validation import Validation
 
 
@@ -50,7 +50,7 @@ class _Pending:
     """The ids of each micro-batch of each step."""
     tokens: list[int] = field(default_factory=list)
     """Tokens of each step."""
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MetricsRow] = field(default_factory=list)
     """What is known of each step without asking other ranks."""
 
     def clear(self) -> None:
@@ -165,7 +165,7 @@ def _write_down(engine: Engine, pending: _Pending, *, log: MetricsLog | None) ->
     pending.clear()
 
 
-def _row(row: Row, *, loss: float, tokens: float) -> Row:
+def _row(row: MetricsRow, *, loss: float, tokens: float) -> MetricsRow:
     # What comes last is of the evaluation, where this step had one.
     return {
         "step": row["step"],
@@ -178,7 +178,7 @@ def _row(row: Row, *, loss: float, tokens: float) -> Row:
     }
 
 
-def _check_finite(engine: Engine, row: Row, *, pending: _Pending, number: int) -> None:
+def _check_finite(engine: Engine, row: MetricsRow, *, pending: _Pending, number: int) -> None:
     for name in ("loss", "grad_norm", "validation_loss"):
         if not math.isfinite(row.get(name, 0)):
             samples = suspects(engine, losses=pending.losses[number], samples=pending.samples[number])

@@ -6,12 +6,15 @@
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from memvp_data.files.atomic import atomic_write
 
-Row = dict[str, float]
+METRICS_FILE = "metrics.jsonl"
+MetricsRow = dict[str, float]
+"""What is known of one optimiser step, by name."""
 
 
 class MetricsLog:
@@ -23,7 +26,7 @@ class MetricsLog:
             file.writelines(_line(row) for row in kept)
         self._path, self._file = path, path.open("ab")
 
-    def write(self, rows: list[Row]) -> None:
+    def write(self, rows: list[MetricsRow]) -> None:
         """Append rows and hand them to the operating system at once: a killed process loses none of them.
 
         A full disk raises the usual `OSError`, with the path named.
@@ -43,11 +46,11 @@ class MetricsLog:
         self._file.close()
 
 
-def _line(row: Row) -> bytes:
+def _line(row: MetricsRow) -> bytes:
     return json.dumps(row).encode() + b"\n"
 
 
-def read_metrics(path: Path) -> list[Row]:
+def read_metrics(path: Path) -> list[MetricsRow]:
     """Complete rows of the file, in its order; [] if it does not exist. A half-written last line is left out."""
     if not path.is_file():
         return []
@@ -55,7 +58,7 @@ def read_metrics(path: Path) -> list[Row]:
     return [json.loads(line) for line in lines if line]
 
 
-def follow_metrics(path: Path | str, *, stop: threading.Event, poll_seconds: float = 0.3) -> Iterator[Row]:
+def follow_metrics(path: Path | str, *, stop: threading.Event, poll_seconds: float = 0.3) -> Iterator[MetricsRow]:
     """Yield each step's row once, as it appears, until `stop` is set and the file is read to its end.
 
     Steps that are made again after a restart are not yielded a second time.
@@ -72,13 +75,31 @@ def follow_metrics(path: Path | str, *, stop: threading.Event, poll_seconds: flo
         stop.wait(poll_seconds)
 
 
+@contextmanager
+def following_metrics(path: Path, *, on_step: Callable[[MetricsRow], None]) -> Iterator[None]:
+    """Hand the rows to `on_step` from a thread while the block runs, the rest when it ends."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        for row in follow_metrics(path, stop=stop):
+            on_step(row)
+
+    thread = threading.Thread(target=follow, name="follow-metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 class _Tail:
     """Reads on where it was; from the start when the file was replaced by another."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._inode, self._offset = path, -1, 0
 
-    def new_rows(self) -> list[Row]:
+    def new_rows(self) -> list[MetricsRow]:
         try:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())

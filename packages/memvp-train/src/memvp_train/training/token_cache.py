@@ -3,15 +3,21 @@
 So no worker needs a tokenizer or repeats the tokenising after a restart, and memory is mapped, not copied.
 """
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from memvp_data.dataloader.token_table import TokenTable, TokenTableError, TokenTableWriter
 from memvp_data.samples import read_samples
 from memvp_data.text import encode_answers
+from memvp_train.config import StageRun
+from memvp_train.models.language import build_tokenizer
 
+TABLES = {"samples": "encoded.safetensors", "validation": "validation.safetensors"}
+"""Files in the stage's folder, by the table of the run that they are of."""
 _COUNTS = ("num_dropped", "num_shortened", "num_prompts_cut")
 
 
@@ -31,6 +37,42 @@ class EncodedCounts:
     """Samples in the table of whose labels `max_length` cut off some."""
     num_prompts_cut: int = 0
     """Samples in the table out of whose prompt tokens were taken for `max_length`."""
+
+
+def encoded_table(
+    run: StageRun,
+    *,
+    of: Literal["samples", "validation"],
+    settings: Mapping[str, Any],
+    encoder_decoder: bool,
+    on_sample: Callable[[int], None] = lambda done: None,
+) -> "EncodedTable":
+    """The tokens of a samples table of a stage, made now unless they lie in its folder.
+
+    `settings` are those that decide the stage's result, and name the table; the rest is as in `write_encoded`.
+    """
+    path, key = Path(run.out) / TABLES[of], _key(settings, of=of)
+    try:
+        return EncodedTable(path, key=key)
+    except EncodedError:
+        tokenizer = build_tokenizer(run.language)
+    write_encoded(
+        Path(getattr(run, of)),
+        out=path,
+        tokenizer=tokenizer,
+        template=run.stage.template,
+        max_length=run.stage.max_length,
+        key=key,
+        encoder_decoder=encoder_decoder,
+        progress=on_sample,
+    )
+    return EncodedTable(path, key=key)
+
+
+def _key(settings: Mapping[str, Any], *, of: str) -> str:
+    named = {"language": settings["language"], of: settings[of]}
+    named |= {name: settings["stage"][name] for name in ("template", "max_length")}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
 def write_encoded(
@@ -91,6 +133,7 @@ class EncodedTable(TokenTable):
             raise EncodedError(f"{error}; encoded samples are made again") from None
         if self.metadata.get("key") != key:
             raise EncodedError(f"encoded samples {path} were made from other samples or settings; they are made again")
+        self.key = key
         numbers = (int(self.metadata[name]) for name in _COUNTS)
         self.counts = EncodedCounts(len(self), *numbers)
         self.pad_token_id = int(self.metadata["pad_token_id"])

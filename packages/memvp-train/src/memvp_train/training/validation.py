@@ -21,7 +21,7 @@ from memvp_train.checkpoints.state import DamageError, FolderCheckpoints, Traini
 from memvp_train.config import ValidationConfig
 from memvp_train.engines.local import Engine
 from memvp_train.training.loss import IGNORED, model_inputs
-from memvp_train.training.metrics_log import Row
+from memvp_train.training.metrics_log import MetricsRow
 
 BEST_FOLDER = "best"
 # The best so far as numbers of a checkpoint.
@@ -92,7 +92,7 @@ class Validation:
         """Whether the step that was just made (from 1) is evaluated."""
         return is_last or step % self._config.every == 0
 
-    def run(self, engine: Engine, *, step: int) -> Row:
+    def run(self, engine: Engine, *, step: int) -> MetricsRow:
         """Evaluate now; gives what the step's row of the metrics says of it."""
         scores = evaluate(engine, self._batches)
         value = getattr(scores, self._config.metric)

@@ -1,4 +1,4 @@
-"""What one training process does: build model, engine and batches from plain settings, then run the loop.
+"""What one training process does: build model, engine and batches of a plan, then run the loop.
 
 `train_worker` runs in every worker of a process group with DeepSpeed, `train_here` alone in this process without it.
 """
@@ -15,7 +15,6 @@ import torch
 from memvp_core import MemVPModel
 from memvp_data.dataloader.prefetch import PrefetchedBatches
 from memvp_train.checkpoints.state import CheckpointError, CheckpointStore, TrainingState, load_newest
-from memvp_train.config import LaunchConfig, StageRun, from_plain, run_from_dict
 from memvp_train.engines.data_parallel import DataParallelEngine
 from memvp_train.engines.local import DTYPES, Engine, LocalEngine
 from memvp_train.launch.heartbeat import Beat, BeatingBatches
@@ -24,6 +23,8 @@ from memvp_train.models.language import build_language_model
 from memvp_train.optim.schedules import Schedule
 from memvp_train.training.batches import training_batches, validation_batches
 from memvp_train.training.loop import train_stage
+from memvp_train.training.metrics_log import METRICS_FILE
+from memvp_train.training.plan import WorkerPlan
 from memvp_train.training.validation import Validation
 
 
@@ -35,9 +36,7 @@ def _no_beat(step: int, samples: Sequence[str]) -> None:
 class _Work:
     """What this process has to do."""
 
-    config: dict[str, Any]
-    run: StageRun
-    launch: LaunchConfig
+    plan: WorkerPlan
     checkpoints: CheckpointStore
     state: TrainingState | None
     """Where to go on; none at the start."""
@@ -48,64 +47,65 @@ class _Work:
 
 
 def train_worker(
-    config: dict[str, Any], *, device: torch.device, checkpoints: CheckpointStore, beat: Beat = _no_beat
+    plan: dict[str, Any], *, device: torch.device, checkpoints: CheckpointStore, beat: Beat = _no_beat
 ) -> None:
     """Train on this rank of an initialised process group, from the newest sound checkpoint to the last step.
 
-    `beat` hears of every step as it begins.
+    `plan` is a `WorkerPlan` as plain values. `beat` hears of every step as it begins.
     """
-    work = _work(config, checkpoints=checkpoints)
+    work = _work(WorkerPlan.from_plain(plan), checkpoints=checkpoints)
     engine = _joint_engine(work, device=device)
     step = float(work.start_step)
     steps = engine.sum_over_ranks(torch.tensor([step, step**2], device=device))
     if steps[1] * engine.world_size != steps[0] ** 2:
         raise CheckpointError(
-            f"workers read different checkpoints of {work.run.out}; its storage must be shared by all nodes"
+            f"workers read different checkpoints of {work.plan.run.out}; its storage must be shared by all nodes"
         )
     _train(work, engine=engine, beat=beat)
 
 
 def train_here(
-    config: dict[str, Any], *, checkpoints: CheckpointStore, after_step: Callable[[int], None] = lambda done: None
+    plan: WorkerPlan, *, checkpoints: CheckpointStore, after_step: Callable[[int], None] = lambda done: None
 ) -> None:
     """Train in this process with plain torch. `after_step` gets the number of steps done."""
-    work = _work(config, checkpoints=checkpoints)
-    engine = _plain_engine(LocalEngine, work, device=torch.device("cuda" if work.launch.use_gpu else "cpu"))
+    work = _work(plan, checkpoints=checkpoints)
+    engine = _plain_engine(LocalEngine, work, device=torch.device("cuda" if plan.launch.use_gpu else "cpu"))
     _train(work, engine=engine, after_step=after_step)
 
 
-def _work(config: dict[str, Any], *, checkpoints: CheckpointStore) -> _Work:
-    run, launch = run_from_dict(config["run"]), from_plain(LaunchConfig, config["launch"])
-    state = load_newest(checkpoints.candidates(), settings=config["settings"], on_damage=warnings.warn)
-    return _Work(config, run, launch, checkpoints, state)
+def _work(plan: WorkerPlan, *, checkpoints: CheckpointStore) -> _Work:
+    state = load_newest(checkpoints.candidates(), settings=plan.settings, on_damage=warnings.warn)
+    return _Work(plan, checkpoints, state)
 
 
 def _joint_engine(work: _Work, *, device: torch.device) -> Engine:
     """One rank of several: plain torch where nothing is split, else DeepSpeed, whose import takes seconds."""
-    if work.launch.zero_stage == 0:
+    if work.plan.launch.zero_stage == 0:
         return _plain_engine(DataParallelEngine, work, device=device)
     from memvp_train.engines.deepspeed import DeepSpeedEngine
 
     model = _model(work, device=device)
     trainable = model.trainable_state()
     return DeepSpeedEngine(
-        model, trainable=trainable, stage=work.run.stage, launch=work.launch, device=device, state=work.state
+        model, trainable=trainable, stage=work.plan.run.stage, launch=work.plan.launch, device=device, state=work.state
     )
 
 
 def _plain_engine(kind: type[LocalEngine], work: _Work, *, device: torch.device) -> LocalEngine:
     model = _model(work, device=device)
-    trainable, precision = model.trainable_state(), work.launch.precision
-    return kind(model, trainable=trainable, stage=work.run.stage, precision=precision, device=device, state=work.state)
+    trainable, precision = model.trainable_state(), work.plan.launch.precision
+    return kind(
+        model, trainable=trainable, stage=work.plan.run.stage, precision=precision, device=device, state=work.state
+    )
 
 
 def _model(work: _Work, *, device: torch.device) -> MemVPModel:
-    run = work.run
+    run = work.plan.run
     # Every rank draws the same initial weights.
     torch.manual_seed(run.stage.seed)
     language_model = build_language_model(
         run.language,
-        dtype=DTYPES[work.launch.precision],
+        dtype=DTYPES[work.plan.launch.precision],
         device_in_4bit=device if run.language.load_in_4bit else None,
     )
     model = build_memvp_model(
@@ -126,21 +126,23 @@ def _train(
     beat: Beat = _no_beat,
     after_step: Callable[[int], None] = lambda done: None,
 ) -> None:
-    run, config = work.run, work.config
-    batches = training_batches(run, work.launch, config, rank=engine.rank, world_size=engine.world_size)
-    ahead = PrefetchedBatches(batches, num_steps=config["num_steps"], num_workers=work.launch.loader_processes)
+    plan = work.plan
+    stage = plan.run.stage
+    batches = training_batches(plan, rank=engine.rank, world_size=engine.world_size)
+    ahead = PrefetchedBatches(batches, num_steps=plan.num_steps, num_workers=plan.launch.loader_processes)
     beating = BeatingBatches(ahead, beat=beat)
     try:
+        validation = _validation(work, engine=engine, watched=beating.watched)
         train_stage(
             engine,
             beating,
-            stage=run.stage,
-            schedule=Schedule(config["num_steps"], config["warmup"], run.stage.schedule),
+            stage=stage,
+            schedule=Schedule(plan.num_steps, plan.num_warmup_steps, stage.schedule),
             start_step=work.start_step,
             checkpoints=work.checkpoints,
-            metrics_path=Path(run.out) / "metrics.jsonl",
-            settings=config["settings"],
-            validation=_validation(work, engine=engine, watched=beating.watched),
+            metrics_path=Path(plan.run.out) / METRICS_FILE,
+            settings=plan.settings,
+            validation=validation,
             after_step=after_step,
         )
     finally:
@@ -149,9 +151,9 @@ def _train(
 
 
 def _validation(work: _Work, *, engine: Engine, watched: Callable[[Any], Any]) -> Validation | None:
-    settings = work.run.stage.validation
+    settings = work.plan.run.stage.validation
     if settings is None:
         return None
-    batches = validation_batches(work.run, work.config, rank=engine.rank, world_size=engine.world_size)
+    batches = validation_batches(work.plan, rank=engine.rank, world_size=engine.world_size)
     numbers = {} if work.state is None else work.state.numbers
-    return Validation(watched(batches), config=settings, folder=Path(work.run.out), numbers=numbers)
+    return Validation(watched(batches), config=settings, folder=Path(work.plan.run.out), numbers=numbers)
