@@ -14,7 +14,9 @@ address=http://127.0.0.1:$port
 PATH=$root/.venv/bin:$PATH
 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN_PATH=$folder/token
-export PATH RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH
+# Ray's own 15 would leave its workers next to nothing of a core that any other program wants.
+RAY_worker_niceness=${RAY_worker_niceness:-0}
+export PATH RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH RAY_worker_niceness
 unset RAY_ADDRESS
 
 runs() {

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from memvp_train.launch.cores import num_cores
 from pipelines.config.errors import RecipeError
 from pipelines.config.plain import flat_settings
 from pipelines.console.progress import step_progress
@@ -98,6 +99,8 @@ class _Job:
         if not self._models_checked:
             preflight.check_models(self.config)
             self._models_checked = True
+        if "stage" in step.about and self.config.launch.num_workers == 0:
+            self.console.print(f"{step.title}: training in this process on {num_cores()} cores")
         tracker = self.services.tracker
         with self._child(step, key=key) as run_id, step_progress(step.title, console=self.console) as progress:
             self.services.run_id = run_id

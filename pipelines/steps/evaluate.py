@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memvp_data.datasets.table import metric_of
+from memvp_train.launch.cores import all_cores
 from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig
 from pipelines.config.instruct import JobConfig
 from pipelines.data.sources import test_files, test_table
-from pipelines.evaluation.cores import all_cores
 from pipelines.evaluation.model_states import ABLATIONS, shown_state, slices_of
 from pipelines.evaluation.questions import Asked, QuestionSet
 from pipelines.evaluation.scores import accuracy_of

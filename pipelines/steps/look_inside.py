@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from memvp_train.launch.cores import all_cores
 from pipelines.config.instruct import JobConfig
-from pipelines.evaluation.cores import all_cores
 from pipelines.evaluation.questions import QuestionSet
 from pipelines.evaluation.retrieval_maps import look_inside
 from pipelines.workflow.paths import samples_path

@@ -104,6 +104,11 @@ def test_killed_worker_is_replaced_and_training_ends_the_same(
     _assert_same(tmp_path, undisturbed)
 
 
+def test_workers_are_no_nicer_than_this_process(session: None) -> None:
+    # Ray's default is 15 above it: then whatever else runs on the machine starves the job.
+    assert map_shards(os.nice, [0]) == [os.nice(0)]
+
+
 def test_map_keeps_the_order_and_the_error(session: None) -> None:
     done: list[int] = []
     assert map_shards(from_id, ["a_sb", "c", "d_de"], on_done=done.append) == ["a/b", "c", "d.e"]

@@ -25,6 +25,7 @@ from memvp_data.shards.layout import ShardEntry
 from memvp_data.shards.manifest import Manifest
 from memvp_data.shards.reader import ShardReader
 from memvp_train.config import VisionConfig
+from memvp_train.launch.cores import all_cores
 from memvp_train.models.pretrained import resolve_path
 from memvp_train.models.vision import build_tower, feature_spec
 
@@ -43,9 +44,10 @@ def map_here(
 ) -> list[Any]:
     """`fn` of every item, one after the other, in this process; same call as launch.map_shards."""
     results = []
-    for done, item in enumerate(items, start=1):
-        results.append(fn(item))
-        on_done(done)
+    with all_cores():
+        for done, item in enumerate(items, start=1):
+            results.append(fn(item))
+            on_done(done)
     return results
 
 

@@ -17,6 +17,7 @@ from memvp_train.inference.generate import answer_samples
 from memvp_train.inference.image_memory import PredictError, Shown, check_images
 from memvp_train.inference.loaded_model import LoadedJobs, stored_images
 from memvp_train.inference.prediction_job import PredictionJob, job_from_dict
+from memvp_train.launch.cores import all_cores
 
 MapActors = Callable[..., list[Any]]
 
@@ -29,10 +30,12 @@ def map_in_process(
     on_done: Callable[[int], None] = lambda place: None,
 ) -> list[Any]:
     """One function from `make` for every item, here, one after the other; same call as launch.map_actors."""
-    fn, results = make(), []
-    for place, item in enumerate(items):
-        results.append(fn(item))
-        on_done(place)
+    results = []
+    with all_cores():
+        fn = make()
+        for place, item in enumerate(items):
+            results.append(fn(item))
+            on_done(place)
     return results
 
 

@@ -17,6 +17,7 @@ from memvp_data.dataloader.prefetch import PrefetchedBatches
 from memvp_train.checkpoints.state import CheckpointError, CheckpointStore, TrainingState, load_newest
 from memvp_train.engines.data_parallel import DataParallelEngine
 from memvp_train.engines.local import DTYPES, Engine, LocalEngine
+from memvp_train.launch.cores import all_cores
 from memvp_train.launch.heartbeat import Beat, BeatingBatches
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
@@ -67,10 +68,11 @@ def train_worker(
 def train_here(
     plan: WorkerPlan, *, checkpoints: CheckpointStore, after_step: Callable[[int], None] = lambda done: None
 ) -> None:
-    """Train in this process with plain torch. `after_step` gets the number of steps done."""
+    """Train in this process with plain torch, on all its cores. `after_step` gets the number of steps done."""
     work = _work(plan, checkpoints=checkpoints)
     engine = _plain_engine(LocalEngine, work, device=torch.device("cuda" if plan.launch.use_gpu else "cpu"))
-    _train(work, engine=engine, after_step=after_step)
+    with all_cores():
+        _train(work, engine=engine, after_step=after_step)
 
 
 def _work(plan: WorkerPlan, *, checkpoints: CheckpointStore) -> _Work:

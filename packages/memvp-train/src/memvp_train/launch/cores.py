@@ -1,0 +1,24 @@
+"""The cores of this process, for a job that has no workers to share them with."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def num_cores() -> int:
+    """$OMP_NUM_THREADS if it is set, else the cores that this process may run on."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let torch use them all while the block runs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
