@@ -1,35 +1,33 @@
 """Runs a module of the tests in several processes that can form a gloo group."""
 
-import os
-import socket
-import subprocess
-import sys
+import tempfile
+import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.forks import fork
+from tests.ports import free_port
+
+# Idle, no group of the tests takes half a minute.
+SECONDS = 600
 
 
-def run_ranks(module: str, *arguments: str, num_ranks: int = 2, timeout: float = 280) -> None:
+def run_ranks(module: str, *arguments: str, num_ranks: int = 2) -> None:
     """`python -m module arguments` once per rank; all must end well in time, and none outlives this call."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    group = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    # One thread each, and no compiler: nothing here may need one.
-    group |= {"OMP_NUM_THREADS": "1", "CC": "/nonexistent", "CXX": "/nonexistent"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(num_ranks)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=timeout)[1] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0] * num_ranks, "\n".join(outputs)[-4000:]
+    with tempfile.TemporaryDirectory() as folder:
+        group = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        group["TORCH_EXTENSIONS_DIR"] = f"{folder}/extensions"
+        said = [Path(folder) / f"{rank}.txt" for rank in range(num_ranks)]
+        ranks = [
+            fork(module, *arguments, said=path, variables={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank, path in enumerate(said)
+        ]
+        end = time.monotonic() + SECONDS
+        try:
+            for rank in ranks:
+                rank.join(max(0, end - time.monotonic()))
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.join()
+        texts = [path.read_text(errors="replace") for path in said if path.is_file()]
+        assert [rank.exitcode for rank in ranks] == [0] * num_ranks, "\n".join(texts)[-4000:]

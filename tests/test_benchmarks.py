@@ -2,12 +2,12 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forks import fork
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (
@@ -36,10 +36,9 @@ def numbers_in(content: Any) -> list[float]:
 
 @pytest.mark.parametrize("name", [*SCRIPTS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_SCRIPTS)])
 def test_smallest_setting_writes_a_result(name: str, tmp_path: Path) -> None:
-    script = f"benchmarks/{name}.py"
-    command = [sys.executable, script, "--smoke", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run = fork(f"benchmarks/{name}.py", "--smoke", "--out", str(tmp_path), said=tmp_path / "said.txt")
+    run.join()
+    assert run.exitcode == 0, (tmp_path / "said.txt").read_text()
     result = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
     assert {"command", "date", "machine"} < set(result)
     assert all(math.isfinite(number) for number in numbers_in(result))

@@ -1,12 +1,10 @@
 """The fault table: what each test did to a run and what came of it, printed after the tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from memvp_train.launch.session import ray_session
-from tests.faults.runs import LAUNCH
 from tests.train.conftest import tiny
 
 __all__ = ["tiny"]
@@ -22,13 +20,6 @@ def fault_row(record_property: Callable[[str, object], None]) -> Callable[..., N
         record_property("fault", [str(cells[column.replace(" ", "_")]) for column in _COLUMNS])
 
     return add
-
-
-@pytest.fixture(scope="session")
-def session() -> Iterator[None]:
-    """One Ray for all tests that need no driver of their own."""
-    with ray_session(LAUNCH):
-        yield
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

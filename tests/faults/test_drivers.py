@@ -85,7 +85,7 @@ def test_driver_killed_three_times_in_a_row(
 
 @pytest.mark.parametrize("damaged", ["cut", "empty", "missing"])
 def test_damaged_checkpoint_and_damaged_record_of_ray(
-    tiny: Any, tmp_path: Path, session: None, undisturbed: Path, fault_row: Callable[..., None], damaged: str
+    tiny: Any, tmp_path: Path, on_ray: str, undisturbed: Path, fault_row: Callable[..., None], damaged: str
 ) -> None:
     first = run_stage(_run(tiny, tmp_path), LAUNCH)
     train = tmp_path / WORKERS_FOLDER

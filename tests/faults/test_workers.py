@@ -57,7 +57,7 @@ def _assert_sound(out: Path, prepared: Any, tiny: Any, undisturbed: Path) -> Non
 
 
 def test_worker_killed_around_commits(
-    tiny: Any, tmp_path: Path, session: None, undisturbed: Path, fault_row: Callable[..., None]
+    tiny: Any, tmp_path: Path, on_ray: str, undisturbed: Path, fault_row: Callable[..., None]
 ) -> None:
     steps = dict(zip(PHASES, (12, 24, 36, 48), strict=True))
     faults = [{"kind": kind, "rank": 0, "step": step} for kind, step in steps.items()]
@@ -96,7 +96,7 @@ def _kill_at(steps: list[int], out: Path, done: list[int], stop: threading.Event
 
 
 def test_workers_killed_at_twenty_random_steps(
-    tiny: Any, tmp_path: Path, session: None, undisturbed: Path, fault_row: Callable[..., None]
+    tiny: Any, tmp_path: Path, on_ray: str, undisturbed: Path, fault_row: Callable[..., None]
 ) -> None:
     choice = random.Random(20)
     steps = sorted(choice.sample(range(2, STEPS - 3), 20))
@@ -123,7 +123,7 @@ def test_workers_killed_at_twenty_random_steps(
 
 @pytest.mark.parametrize(("kind", "what"), [("stop", "SIGSTOP to rank 1"), ("lock_loader", "loader sleeps for ever")])
 def test_hanging_worker_is_ended_and_replaced(
-    tiny: Any, tmp_path: Path, session: None, undisturbed: Path, fault_row: Callable[..., None], kind: str, what: str
+    tiny: Any, tmp_path: Path, on_ray: str, undisturbed: Path, fault_row: Callable[..., None], kind: str, what: str
 ) -> None:
     seconds = 20.0
     launch = replace(LAUNCH, hang_seconds=seconds, loader_processes=int(kind == "lock_loader"))
@@ -166,7 +166,7 @@ def test_hanging_worker_is_ended_and_replaced(
 
 
 def test_sample_that_always_crashes_stops_the_run_and_is_named(
-    tiny: Any, tmp_path: Path, session: None, fault_row: Callable[..., None]
+    tiny: Any, tmp_path: Path, on_ray: str, fault_row: Callable[..., None]
 ) -> None:
     with pytest.raises(LaunchError) as caught:
         disturbed(_run(tiny, tmp_path), LAUNCH, {"kind": "crash", "rank": 1, "step": 20, "times": 99})
@@ -196,7 +196,7 @@ def test_sample_that_always_crashes_stops_the_run_and_is_named(
 def test_commit_that_fails_ends_every_rank_and_costs_no_checkpoint(
     tiny: Any,
     tmp_path: Path,
-    session: None,
+    on_ray: str,
     undisturbed: Path,
     fault_row: Callable[..., None],
     kind: str,

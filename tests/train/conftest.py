@@ -1,10 +1,6 @@
 """A world of eight colours small enough to train in tests: tokenizer, language model, samples and features on disk."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +14,8 @@ from memvp_data.samples import Sample, Turn, write_samples
 from memvp_data.shards import write_shards
 from memvp_train.config import LanguageModelConfig, LoraSettings, StageConfig, StageRun
 from memvp_train.training.plan import WorkerPlan
+from tests.ranks import run_ranks
 
-RANK_SCRIPT = Path(__file__).with_name("zero_rank.py")
 COLOURS = ("red", "green", "blue", "grey", "pink", "teal", "lime", "gold")
 NUM_IMAGES, NUM_ROWS, WIDTH = 24, 3, 8
 MEMVP = {
@@ -72,31 +68,7 @@ class TinyWorld:
         paths = [Path(plan.run.out) / "plan.json" for plan in plans]
         for path, plan in zip(paths, plans, strict=True):
             path.write_text(json.dumps(plan.to_plain()))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        # No compiler: DeepSpeed must not need one.
-        common |= {
-            "CC": "/nonexistent",
-            "CXX": "/nonexistent",
-            "TORCH_EXTENSIONS_DIR": str(paths[0].parent / "extensions"),
-        }
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, str(RANK_SCRIPT), *map(str, paths)],
-                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(num_ranks)
-        ]
-        try:
-            outputs = [rank.communicate(timeout=280)[1] for rank in ranks]
-        finally:
-            for rank in ranks:
-                rank.kill()
-        assert [rank.returncode for rank in ranks] == [0] * num_ranks, "\n".join(outputs)[-3000:]
+        run_ranks("tests.train.zero_rank", *map(str, paths), num_ranks=num_ranks)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One rank of a gloo process group that trains a stage as a Ray worker would; started by test_engine.py."""
+"""One rank of a gloo process group that trains a stage as a Ray worker would; started by conftest.py."""
 
 import json
 import sys

@@ -1,0 +1,77 @@
+"""Maps on Ray: order, errors, and an actor that is killed at its work."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memvp_core import MemVPConfig, get_memvp_model
+from memvp_data.samples import SampleError, from_id
+from memvp_train.inference.generate import AnswerSettings
+from memvp_train.inference.predict import ShardAnswerer, answer
+from memvp_train.inference.prediction_job import PredictionJob
+from memvp_train.launch.maps import map_actors, map_shards
+from memvp_train.launch.session import LaunchError
+from memvp_train.models.language import build_language_model
+
+
+def test_workers_are_no_nicer_than_this_process(on_ray: str) -> None:
+    # Ray's default is 15 above it: then whatever else runs on the machine starves the job.
+    assert map_shards(os.nice, [0]) == [os.nice(0)]
+
+
+def test_map_keeps_the_order_and_the_error(on_ray: str) -> None:
+    done: list[int] = []
+    assert map_shards(from_id, ["a_sb", "c", "d_de"], on_done=done.append) == ["a/b", "c", "d.e"]
+    assert done == [1, 2, 3]
+    with pytest.raises(SampleError, match="not made by to_id"):
+        map_shards(from_id, ["a", "_"])
+
+
+def test_actors_write_the_file_that_this_process_writes_though_one_is_killed(
+    tiny: Any, tmp_path: Path, on_ray: str
+) -> None:
+    model = get_memvp_model(build_language_model(tiny.language), MemVPConfig.from_dict(tiny.memvp))
+    model.save_pretrained(tmp_path / "adapter")
+    job = PredictionJob(
+        language=tiny.language,
+        adapter=str(tmp_path / "adapter"),
+        samples=str(tiny.samples),
+        settings=AnswerSettings(template="toyworld", max_new_tokens=3, batch_size=2),
+        features=str(tiny.features),
+        samples_per_shard=5,
+    )
+    killed = tmp_path / "killed"
+
+    def fragile() -> Callable[[Any], None]:
+        answerer = ShardAnswerer()
+
+        def run(item: Any) -> None:
+            if item["start"] == 10 and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            answerer(item)
+
+        return run
+
+    seen: list[int] = []
+    out = answer(
+        job,
+        tmp_path / "on-ray.jsonl",
+        map_actors=lambda make, items, **settings: map_actors(fragile, items, **settings),
+        num_actors=2,
+        progress=seen.append,
+    )
+    assert killed.exists()
+    assert out.read_bytes() == answer(job, tmp_path / "here.jsonl").read_bytes()
+    assert (seen[0], seen[-1]) == (0, 24)
+
+
+def test_what_an_actor_refuses_is_raised_here(on_ray: str) -> None:
+    with pytest.raises(SampleError, match="not made by to_id"):
+        map_actors(lambda: from_id, ["a", "_"], num_actors=1)
+    with pytest.raises(LaunchError, match="no machine of this Ray has 1 CPUs and 99 GPUs for an actor; ask for less"):
+        map_actors(lambda: from_id, ["a"], num_actors=1, gpus_per_actor=99)
