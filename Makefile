@@ -47,7 +47,7 @@ test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not faults" $(ARGS)
 
 test-faults: $(STAMP) ## kill, stop, damage and starve training, and print what came of it (20 minutes)
-	$(BIN)/python -m pytest tests/faults tests/train tests/pipelines tests/e2e -m faults --session-timeout=1500 $(ARGS)
+	$(BIN)/python -m pytest tests/faults tests/train tests/pipelines tests/e2e -m faults --session-timeout=12000 $(ARGS)
 
 test-oldest: $(OLDEST)/.set-up ## run the tests of memvp-core with the oldest transformers and PEFT it is tested with
 	$(OLDEST)/bin/python -m pytest -m "not slow" tests/core $(ARGS)

@@ -16,7 +16,7 @@ INDEXES = [None, [0, -1, 2, 2], [3, 3, 3, 3], [3, 2, 1, 0], [0, -1, 1, 1]]
 
 
 # Tens of seconds each, most of them the compiler's import.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 def run(*arguments: str) -> None:

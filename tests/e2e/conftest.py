@@ -1,4 +1,4 @@
-"""One undisturbed job and one Ray head for all end-to-end tests: a start of Ray costs half a minute."""
+"""One undisturbed job for all end-to-end tests, and a Ray head that is a process of its own."""
 
 import shutil
 import signal
@@ -11,14 +11,24 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.e2e_jobs import Head, JobRun, answers, free_port, job_command, job_environment, run_command, wait_for
+from tests.e2e.e2e_jobs import (
+    IN_ONE_PROCESS,
+    Head,
+    JobRun,
+    answers,
+    job_command,
+    job_environment,
+    run_command,
+    wait_for,
+)
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> JobRun:
-    """One job on a local Ray of its own, from nothing to the end."""
+    """One job in one process, from nothing to the end."""
     storage = tmp_path_factory.mktemp("undisturbed")
-    run = run_command(job_command(storage), storage=storage)
+    run = run_command(job_command(storage, IN_ONE_PROCESS), folder=storage / "smoke")
     assert run.code == 0, run.out[-3000:] + run.err[-3000:]
     return run
 
@@ -39,7 +49,7 @@ def ray_head() -> Iterator[Head]:
         process = subprocess.Popen(command, env=job_environment(), stdout=log, stderr=log, cwd=folder)
     try:
         url = f"http://127.0.0.1:{dashboard}"
-        wait_for(lambda: answers(f"{url}/api/version"), what="the Ray head", seconds=150, process=process)
+        wait_for(lambda: answers(f"{url}/api/version"), what="the Ray head", seconds=300, process=process)
         yield Head(process.pid, f"127.0.0.1:{port}", url, folder)
     finally:
         below = psutil.Process(process.pid).children(recursive=True)
@@ -47,5 +57,5 @@ def ray_head() -> Iterator[Head]:
         # Ray itself would wait half a minute for workers whose driver a test has killed.
         for left in psutil.wait_procs(below, timeout=5)[1]:
             left.kill()
-        process.wait(timeout=60)
+        process.wait(timeout=120)
         shutil.rmtree(folder, ignore_errors=True)

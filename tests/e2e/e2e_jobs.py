@@ -1,8 +1,7 @@
-"""Runs the entry point as a user does, as a process; and what a test needs to look at the job afterwards."""
+"""Runs entry points as a user does, as processes; and what a test needs to look at the job afterwards."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,9 +14,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = "pipelines/instruct_tune.py"
 RECIPE = "pipelines/recipes/smoke.yaml"
-# A checkpoint after each step makes the second stage last long enough to be killed in its middle.
-OVERRIDES = ("--stage2.num_steps=20", "--stage2.checkpoint_every=1")
-SECONDS_FOR_A_JOB = 280
+IN_ONE_PROCESS, ON_TWO_WORKERS = "--launch.num_workers=0", "--launch.num_workers=2"
+# Guards against hanging, ten times what an idle machine takes.
+SECONDS_FOR_A_JOB, SECONDS_ON_RAY = 400, 800
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,17 @@ def job_environment(**extra: str) -> dict[str, str]:
 
 
 def job_command(storage: Path, *overrides: str) -> list[str]:
-    return [sys.executable, ENTRY, "--config", RECIPE, *OVERRIDES, f"--storage={storage}", *overrides]
+    return [sys.executable, ENTRY, "--config", RECIPE, f"--storage={storage}", *overrides]
 
 
-def run_command(command: list[str], *, storage: Path, seconds: float = SECONDS_FOR_A_JOB, **environment: str) -> JobRun:
-    """Run to the end; what it left is looked for below `storage`/smoke."""
+def submit_command(dashboard: str, *job: str) -> list[str]:
+    """Sends the repository to a Ray and runs `job` there, with the Python of the tests."""
+    ray = str(Path(sys.executable).parent / "ray")
+    return [ray, "job", "submit", "--address", dashboard, "--working-dir", ".", "--", sys.executable, *job]
+
+
+def run_command(command: list[str], *, folder: Path, seconds: float = SECONDS_FOR_A_JOB, **environment: str) -> JobRun:
+    """Run to the end; what it left is looked for in the run folder `folder`."""
     started = time.monotonic()
     done = subprocess.run(
         command,
@@ -75,7 +80,7 @@ def run_command(command: list[str], *, storage: Path, seconds: float = SECONDS_F
         timeout=seconds,
         check=False,
     )
-    return JobRun(storage / "smoke", done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+    return JobRun(folder, done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,6 @@ class Head:
     """for ray job submit"""
     folder: Path
     """its temp folder"""
-
-
-def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def answers(url: str) -> bool:

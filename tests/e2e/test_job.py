@@ -1,4 +1,4 @@
-"""The job as a user runs it: once, again, and what it leaves behind."""
+"""The job as a user runs it, in one process: once, again, and what it leaves behind. On Ray: test_job_on_ray.py."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.e2e_jobs import JobRun, job_command, run_command
+from tests.e2e.e2e_jobs import IN_ONE_PROCESS, JobRun, job_command, run_command
 from tests.pipelines.loaded_modules import slow_imports
 
 STEPS = ["build_shards", "extract_features", "stage1", "stage2", "evaluate", "register"]
@@ -55,18 +55,19 @@ def test_training_moved_the_weights_and_the_loss_is_finite(undisturbed: JobRun) 
 
 
 def test_second_run_reuses_everything_quickly(undisturbed: JobRun) -> None:
-    again = run_command(job_command(undisturbed.folder.parent), storage=undisturbed.folder.parent)
+    again = run_command(job_command(undisturbed.folder.parent, IN_ONE_PROCESS), folder=undisturbed.folder)
     assert again.code == 0, again.err
     assert again.report["reused"] == STEPS
     assert again.out.count("re-used") >= len(STEPS)
     assert again.report["rows"] == undisturbed.report["rows"]
+    # Idle, it takes 5 s: no model is loaded.
     assert again.seconds < 50
 
 
 def test_job_that_reuses_everything_imports_nothing_slow_and_draws_nothing(undisturbed: JobRun) -> None:
     made = [undisturbed.folder / "report.html", *(undisturbed.folder / "figures").iterdir()]
     before = {path: path.stat().st_mtime_ns for path in made}
-    arguments = job_command(undisturbed.folder.parent)[2:]
+    arguments = job_command(undisturbed.folder.parent, IN_ONE_PROCESS)[2:]
     assert slow_imports("instruct_tune.py", *arguments) == set()
     assert {path: path.stat().st_mtime_ns for path in made} == before
 
@@ -128,7 +129,7 @@ def test_mlflow_has_a_model_per_checkpoint_with_its_scores(client: Any, undistur
     parent, children = runs(client)
     found = client.search_logged_models([parent.info.experiment_id], max_results=100)
     models = {model.name: model for model in found if model.source_run_id == children["stage2"].info.run_id}
-    kept = undisturbed.folder.glob("stage2/*/train/**/state.json")
+    kept = undisturbed.folder.glob("stage2/*/checkpoints/**/state.json")
     steps = {json.loads(path.read_text())["step"] for path in kept}
     assert set(models) == {f"stage2-step-{step}" for step in steps} | {"stage2-adapter"}
     scores = {metric.key: metric.value for metric in models["stage2-adapter"].metrics}

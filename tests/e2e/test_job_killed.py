@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -11,18 +10,23 @@ import pytest
 
 from tests.e2e.e2e_jobs import (
     ENTRY,
-    OVERRIDES,
+    ON_TWO_WORKERS,
     RECIPE,
     ROOT,
+    SECONDS_ON_RAY,
     Head,
     JobRun,
     job_command,
     job_environment,
     run_command,
+    submit_command,
     wait_for,
 )
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(4000)]
+
+# A checkpoint after each step makes the second stage last long enough to be killed in its middle.
+OVERRIDES = (ON_TWO_WORKERS, "--stage2.num_steps=20", "--stage2.checkpoint_every=1")
 
 # Two runs add up gradients in the same order, but evaluation may split its threads differently.
 LOSS_TOLERANCE = 1e-5
@@ -40,28 +44,36 @@ def training_workers(head: Head) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> JobRun:
+    """The same job on a local Ray of its own."""
+    storage = tmp_path_factory.mktemp("undisturbed-on-ray")
+    run = run_command(job_command(storage, *OVERRIDES), folder=storage / "smoke", seconds=SECONDS_ON_RAY)
+    assert run.code == 0, run.out[-3000:] + run.err[-3000:]
+    return run
+
+
+@pytest.fixture(scope="module")
 def killed_twice(ray_head: Head, tmp_path_factory: pytest.TempPathFactory) -> JobRun:
     """A worker killed in the middle of stage 2, then the driver, then the same job by `ray job submit`."""
     storage = tmp_path_factory.mktemp("killed")
     environment = job_environment(RAY_ADDRESS=ray_head.address)
     with open(storage / "driver.log", "w", encoding="utf-8") as log:
-        driver = subprocess.Popen(job_command(storage), cwd=ROOT, env=environment, stdout=log, stderr=log)
+        driver = subprocess.Popen(job_command(storage, *OVERRIDES), cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
-        wait_for(lambda: lines(storage) >= 4, what="step 4 of stage 2", seconds=200, process=driver)
+        wait_for(lambda: lines(storage) >= 4, what="step 4 of stage 2", seconds=SECONDS_ON_RAY, process=driver)
         worker = training_workers(ray_head)[-1]
         before = lines(storage)
         os.kill(worker.pid, signal.SIGKILL)
-        wait_for(lambda: not worker.is_running(), what="the worker's end", seconds=10)
-        wait_for(lambda: lines(storage) > before + 2, what="a step after the restart", seconds=120, process=driver)
+        wait_for(lambda: not worker.is_running(), what="the worker's end", seconds=60)
+        wait_for(lambda: lines(storage) > before + 2, what="a step after the restart", seconds=400, process=driver)
         assert driver.poll() is None
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     assert lines(storage) < 20, "the driver was killed too late to show anything"
-    ray = str(Path(sys.executable).parent / "ray")
-    to_head = [ray, "job", "submit", "--address", ray_head.dashboard, "--working-dir", ".", "--"]
-    job = ["python", ENTRY, "--config", RECIPE, *OVERRIDES, f"--storage={storage}"]
-    return run_command([*to_head, *job], storage=storage)
+    job = [ENTRY, "--config", RECIPE, *OVERRIDES, f"--storage={storage}"]
+    command = submit_command(ray_head.dashboard, *job)
+    return run_command(command, folder=storage / "smoke", seconds=SECONDS_ON_RAY)
 
 
 def test_submitted_job_finishes_what_the_killed_one_began(killed_twice: JobRun) -> None:

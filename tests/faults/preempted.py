@@ -68,7 +68,7 @@ if __name__ == "__main__":
         with ThreadPoolExecutor(1) as pool:
             done = pool.submit(disturb)
             disturbed(run, launch, {"kind": "slow_down", "seconds": 0.3})
-            done.result(timeout=1)
+            done.result(timeout=60)
         (Path(run.out) / "notices.json").write_text(json.dumps(seen))
     finally:
         ray.shutdown()

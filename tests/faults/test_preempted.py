@@ -14,7 +14,7 @@ import pytest
 from tests.faults.runs import LAUNCH, as_job, assert_same_end, first_steps, skipped_and_doubled, stage_run
 from tests.train.plans import plan_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(4000)]
 
 STEPS = 50
 

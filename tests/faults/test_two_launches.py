@@ -52,13 +52,13 @@ def test_second_launch_is_refused_and_replaces_a_dead_first_one(
     first.stdout.readline()
     first.send_signal(signal.SIGSTOP)  # it must not be done before the others have started
     second = _launch(job)
-    refusal, _ = second.communicate(timeout=120)
+    refusal, _ = second.communicate(timeout=300)
     assert second.returncode == 1
     assert f"another job is training in {tmp_path / 'out'} (pid {first.pid} on " in refusal
     first.kill()
     first.wait()
     third = _launch(job)
-    third.communicate(timeout=200)
+    third.communicate(timeout=300)
     assert third.returncode == 0
     ends = [newest_first(tmp_path / name / "checkpoints") for name in ("out", "quiet")]
     assert verify(ends[0][0])["fence"] == 2

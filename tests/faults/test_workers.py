@@ -28,7 +28,7 @@ from tests.faults.runs import (
 )
 from tests.train.plans import plan_of
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(4000)]
 
 STEPS, EVERY = 60, 6
 PHASES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.e2e_jobs import free_port
+from tests.ports import free_port
 
 # Where driver and worker find the packages and the pipelines.
 PROGRAM = """
@@ -31,7 +31,7 @@ def folder() -> Iterator[Path]:
 def call(folder: Path, *arguments: str, port: int = 1) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "RAY_HEAD_FOLDER": str(folder), "RAY_HEAD_PORT": str(port)}
     command = [str(SCRIPT), *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=250)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
 
 def test_down_without_a_head_is_no_error(folder: Path) -> None:

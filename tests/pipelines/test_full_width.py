@@ -60,7 +60,7 @@ def overrides(name: str, folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(9000)
 @pytest.mark.parametrize("name", ["llava15_vicuna7b", "llama7b_scienceqa", "llama13b_scienceqa", "qwen3_siglip2"])
 def test_three_steps_killed_after_the_first(name: str, tmp_path: Path) -> None:
     script = f"pipelines/{TASKS[name].kind.script}"
@@ -74,10 +74,10 @@ def test_three_steps_killed_after_the_first(name: str, tmp_path: Path) -> None:
 
     with open(tmp_path / "log", "w") as log:
         job = subprocess.Popen(command, cwd=ROOT, env=job_environment(), stdout=log, stderr=log, start_new_session=True)
-        wait_for(checkpoints, what="a first checkpoint", seconds=1500, process=job)
+        wait_for(checkpoints, what="a first checkpoint", seconds=4000, process=job)
         os.killpg(job.pid, signal.SIGKILL)
         job.wait()
-    done = run_command(command, storage=storage, seconds=1500)
+    done = run_command(command, folder=storage / name, seconds=4000)
     assert done.code == 0, done.err[-4000:]
     (curve,) = storage.glob(f"{name}/{last}/*/metrics.jsonl")
     rows = [line for line in curve.read_text().splitlines() if '"loss"' in line]

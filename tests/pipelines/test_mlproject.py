@@ -52,7 +52,7 @@ def test_mlflow_runs_the_project(tmp_path: Path) -> None:
             "-P", "config=pipelines/recipes/smoke.yaml", "-P", f"storage={tmp_path / 'runs'}",
             "-P", "launch.num_workers=0",
         ],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=280,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=600,
         env={
             **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}", "RAY_AUTH_MODE": "disabled",

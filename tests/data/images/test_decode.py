@@ -85,10 +85,10 @@ def test_a_jpeg_with_previews_is_a_jpeg(tmp_path: Path) -> None:
     ids=["30,000 px", "81 megapixels", "a line", "text", "empty", "gif", "tiff", "pixels missing"],
 )
 def test_a_bad_image_is_named_without_decoding_it(data: bytes, message: str, recwarn: pytest.WarningsRecorder) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ImageError, match=message) as caught:
         load_image(data, name="train/x.jpg")
-    assert time.perf_counter() - started < 1  # decoding 900 megapixels takes many seconds and gigabytes
+    assert time.process_time() - started < 1  # decoding 900 megapixels takes many seconds and gigabytes
     assert "'train/x.jpg'" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not recwarn.list

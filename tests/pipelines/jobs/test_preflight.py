@@ -28,7 +28,7 @@ def test_dead_server_is_named_at_once() -> None:
     started = time.monotonic()
     with pytest.raises(RecipeError, match=rf"MLflow server at {uri} does not answer .*tracking.uri"):
         check_tracking(uri)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30  # MLflow alone would try again for minutes
 
 
 @pytest.mark.parametrize(("status", "is_fine"), [(200, True), (401, True), (404, False), (503, False)])

@@ -231,7 +231,7 @@ def test_16_bits_keep_fp32_masters_over_a_restart(tiny: Any, tmp_path: Path, pre
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
 def test_any_stage_continues_any_other_at_1_2_and_4_workers(
     tiny: Any, tmp_path: Path, local: Path, num_ranks: int

@@ -81,7 +81,7 @@ def test_process_is_killed_with_its_children_unless_the_number_means_another() -
     assert not kill_process(parent.pid, process.create_time() + 1)
     assert parent.poll() is None
     assert kill_process(parent.pid, process.create_time())
-    assert parent.wait(timeout=10) == -9
-    psutil.wait_procs([child], timeout=10)
+    assert parent.wait(timeout=60) == -9
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     assert not kill_process(parent.pid, 0.0)

@@ -49,9 +49,9 @@ def test_whole_group_is_ended_within_twice_the_time_out(tmp_path: Path) -> None:
     hearts[0].beat(1)
     killed: list[tuple[Heartbeat, float]] = []
     start = time.monotonic()
-    with ending_hangs(tmp_path, seconds=0.5, kill=lambda sign: killed.append((sign, time.monotonic() - start))):
-        for step in range(10):
+    with ending_hangs(tmp_path, seconds=1.5, kill=lambda sign: killed.append((sign, time.monotonic() - start))):
+        for step in range(31):
             hearts[1].beat(step)
             time.sleep(0.1)
     assert [sign.rank for sign, _ in killed] == [0, 1]
-    assert 0.5 <= killed[0][1] <= 1.0
+    assert 1.5 <= killed[0][1] <= 3.0

@@ -18,7 +18,7 @@ from tests.train.plans import plan_of
 HERE = LaunchConfig(num_workers=0)
 
 # Minutes, most of them the compiler's.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 def train(plan: dict[str, Any], out: Path) -> None:
