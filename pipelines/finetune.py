@@ -6,8 +6,6 @@ The same line behind `ray job submit --working-dir . --` runs it on a cluster. K
 again: finished steps are re-used, an interrupted one continues.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -6,8 +6,6 @@ For MemVP, input-space prompts and full fine-tuning of the same recipe. Only con
 overridden as in the job itself. Arithmetic, not measurement: docs/scale.md says what stands behind each number.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -3,17 +3,15 @@
 A benchmark is named as in memvp_data's table of datasets; its files lie as they were published.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from memvp_core.config import MemVPConfig
 from memvp_data.toyworld.formats.album import FormatConfig
-from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig, check_batch_split
-from pipelines.config.errors import RecipeError, check_name, check_positive
-from pipelines.config.tracking import TrackingConfig
+from memvp_train.config import StageConfig, VisionConfig
+from pipelines.config.errors import RecipeError, check_files, check_name, check_positive
+from pipelines.config.job import AnyJobConfig
 
 VIDEO = ("tvqa", "how2qa")
 """Benchmarks that are published as features of frames: no vision tower, no images."""
@@ -57,16 +55,12 @@ class AnswerConfig:
     """name of a metric of memvp_data, such as vqav2-vlpet; null: the benchmark's own"""
 
 
-@dataclass(frozen=True)
-class FinetuneConfig:
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(AnyJobConfig):
     """One job: a benchmark's files to an adapter tuned on it, scored and registered."""
 
-    name: str
-    """run name: the run folder is <storage>/<name>; submit the same name to continue"""
     data: TaskData
     """official files in, samples and shards out"""
-    language: LanguageModelConfig
-    """the frozen language model"""
     memvp: MemVPConfig
     """the visual prompt"""
     stage: StageConfig
@@ -75,21 +69,13 @@ class FinetuneConfig:
     """the vision tower and its preprocessing; null for videos, whose features are published"""
     answers: AnswerConfig = dataclasses.field(default_factory=AnswerConfig)
     """answering the test questions"""
-    launch: LaunchConfig = dataclasses.field(default_factory=LaunchConfig)
-    """workers, ZeRO stage, precision"""
-    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
-    """MLflow"""
     train_with_images: bool = True
     """false: trained without any image (the blind control); evaluation still shows them"""
-    storage: str | None = None
-    """folder of all runs; null: $MEMVP_STORAGE, else ./runs"""
-    verify_outputs: Literal["full", "size"] = "full"
-    """before a finished step is re-used: hash its files, or only compare their sizes (terabytes of features)"""
 
     def __post_init__(self) -> None:
         """Refuse what no single setting can know."""
-        check_name(self.name)
-        _check_files(self.data.root, self.data.toyworld)
+        super().__post_init__()
+        check_files(self.data.root, self.data.toyworld)
         _check_vision([self.data.dataset], vision=self.vision)
         if (self.data.validation is None) != (self.stage.validation is None):
             raise RecipeError(
@@ -98,10 +84,6 @@ class FinetuneConfig:
             )
         check_positive("data", self.data, names=("max_shard_samples",))
         check_positive("answers", self.answers, names=("batch_size", "max_new_tokens", "num_beams"))
-        try:
-            check_batch_split(self.stage, num_workers=self.launch.num_workers)
-        except ValueError as error:
-            raise RecipeError(f"stage: {error}") from error
 
     @property
     def stages(self) -> dict[str, StageConfig]:
@@ -123,57 +105,33 @@ class BenchmarksData:
     """images per image shard"""
 
 
-@dataclass(frozen=True)
-class ComparisonConfig:
+@dataclass(frozen=True, kw_only=True)
+class ComparisonConfig(AnyJobConfig):
     """One job: adapters of one language model answer benchmarks; scores and one page to compare them."""
 
-    name: str
-    """run name: the run folder is <storage>/<name>; submit the same name to continue"""
     adapters: dict[str, str | None]
     """name -> adapter folder; null: the language model as it is, without an image"""
     benchmarks: dict[str, str]
     """name in memvp_data's table of datasets -> split"""
     data: BenchmarksData
     """official files"""
-    language: LanguageModelConfig
-    """the frozen language model"""
     vision: VisionConfig | None = None
     """the vision tower the adapters were trained with; null: videos only"""
     templates: dict[str, str] = dataclasses.field(default_factory=dict)
     """benchmark -> template, where it is not the usual one"""
     answers: AnswerConfig = dataclasses.field(default_factory=lambda: AnswerConfig(shown=("own",)))
     """answering the questions"""
-    launch: LaunchConfig = dataclasses.field(default_factory=LaunchConfig)
-    """workers that extract features and answer"""
-    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
-    """MLflow"""
-    storage: str | None = None
-    """folder of all runs; null: $MEMVP_STORAGE, else ./runs"""
-    verify_outputs: Literal["full", "size"] = "full"
-    """before a finished step is re-used: hash its files, or only compare their sizes"""
 
     def __post_init__(self) -> None:
         """Refuse what no single setting can know."""
-        check_name(self.name)
-        _check_files(self.data.root or next(iter(self.data.roots.values()), None), self.data.toyworld)
+        super().__post_init__()
+        check_files(self.data.root or next(iter(self.data.roots.values()), None), self.data.toyworld)
         if not self.adapters or not self.benchmarks:
             raise RecipeError("adapters and benchmarks must each name one or more, as in --adapters.tuned=<folder>")
         for name in self.adapters:
             check_name(name)
         _check_vision(list(self.benchmarks), vision=self.vision)
         check_positive("answers", self.answers, names=("batch_size", "max_new_tokens", "num_beams"))
-
-    @property
-    def stages(self) -> dict[str, StageConfig]:
-        """Nothing is tuned."""
-        return {}
-
-
-def _check_files(root: str | None, toyworld: FormatConfig | None) -> None:
-    if (root is None) == (toyworld is None):
-        raise RecipeError(
-            "set one of data.root (folder of official files) and data.toyworld (draw them), the other null"
-        )
 
 
 def _check_vision(datasets: list[str], *, vision: VisionConfig | None) -> None:

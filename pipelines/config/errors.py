@@ -1,7 +1,5 @@
 """What a recipe may not say: RecipeError, and the checks that every kind of job shares."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -24,3 +22,11 @@ def check_positive(group: str, part: Any, *, names: Sequence[str]) -> None:
     for name in names:
         if getattr(part, name) < 1:
             raise RecipeError(f"{group}.{name} must be at least 1, got {getattr(part, name)}")
+
+
+def check_files(root: str | None, toyworld: Any) -> None:
+    """Official files are in a folder or drawn, not both."""
+    if (root is None) == (toyworld is None):
+        raise RecipeError(
+            "set one of data.root (folder of official files) and data.toyworld (draw them), the other null"
+        )

@@ -3,17 +3,14 @@
 Settings of the parts (models, stages, launch) live with the parts; this file only adds what the job itself needs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
 from memvp_core.config import MemVPConfig
 from memvp_data.toyworld import ToyWorldConfig
-from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, VisionConfig, check_batch_split
-from pipelines.config.errors import RecipeError, check_name, check_positive
-from pipelines.config.tracking import TrackingConfig
+from memvp_train.config import StageConfig, VisionConfig
+from pipelines.config.errors import check_files, check_positive
+from pipelines.config.job import AnyJobConfig
 
 
 @dataclass(frozen=True)
@@ -84,16 +81,12 @@ class EvaluateConfig:
     """test images on the retrieval-map page; 0: no page"""
 
 
-@dataclass(frozen=True)
-class JobConfig:
+@dataclass(frozen=True, kw_only=True)
+class JobConfig(AnyJobConfig):
     """One job: raw images to an evaluated, registered adapter."""
 
-    name: str
-    """run name: the run folder is <storage>/<name>; submit the same name to continue"""
     data: DataConfig
     """official files in, samples and shards out"""
-    language: LanguageModelConfig
-    """the frozen language model"""
     vision: VisionConfig
     """the frozen vision tower and its preprocessing"""
     memvp: MemVPConfig
@@ -104,16 +97,8 @@ class JobConfig:
     """the same plus LoRA"""
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
     """answering the test questions"""
-    launch: LaunchConfig = dataclasses.field(default_factory=LaunchConfig)
-    """workers, ZeRO stage, precision"""
-    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
-    """MLflow"""
     train_with_images: bool = True
     """false: both stages train without any image (the blind control); evaluation still shows them"""
-    storage: str | None = None
-    """folder of all runs; null: $MEMVP_STORAGE, else ./runs"""
-    verify_outputs: Literal["full", "size"] = "full"
-    """before a finished step is re-used: hash its files, or only compare their sizes (terabytes of features)"""
 
     def __post_init__(self) -> None:
         """Refuse what no single setting can know.
@@ -121,18 +106,10 @@ class JobConfig:
         Raises:
             RecipeError: naming the settings that do not go together.
         """
-        check_name(self.name)
-        if (self.data.root is None) == (self.data.toyworld is None):
-            raise RecipeError(
-                "set one of data.root (folder of official files) and data.toyworld (draw them), the other null"
-            )
+        super().__post_init__()
+        check_files(self.data.root, self.data.toyworld)
         check_positive("data", self.data, names=("max_shard_samples",))
         check_positive("evaluate", self.evaluate, names=("batch_size", "max_new_tokens"))
-        for name, stage in self.stages.items():
-            try:
-                check_batch_split(stage, num_workers=self.launch.num_workers)
-            except ValueError as error:
-                raise RecipeError(f"{name}: {error}") from error
 
     @property
     def stages(self) -> dict[str, StageConfig]:

@@ -1,7 +1,5 @@
 """Settings as plain data: for keys of steps, for MLflow and for people to read."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

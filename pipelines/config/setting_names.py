@@ -1,7 +1,5 @@
 """Every dotted setting name of a config dataclass with its type; finds the nearest one to a misspelt name."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import types

@@ -1,7 +1,5 @@
 """Where MLflow keeps the runs, and when a new version becomes the champion."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

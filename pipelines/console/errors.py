@@ -1,7 +1,5 @@
 """The one place that decides what a user reads: a sentence for what they can mend, a traceback for our bugs."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Iterator
 

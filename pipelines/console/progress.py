@@ -1,7 +1,5 @@
 """One rich progress bar per step. Where the output is no terminal, a plain line every few seconds instead."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ A job needs none in its settings: MLflow, the hub and object stores read theirs 
 carry passwords, and a setting may carry a token by mistake; MLflow keeps what it is told for ever.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

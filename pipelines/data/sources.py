@@ -3,8 +3,6 @@
 `source_of(config)` is a job's source: LLaVA's conversation and question files, or splits of a benchmark.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

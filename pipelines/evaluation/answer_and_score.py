@@ -3,8 +3,6 @@
 What a job asks of whom it decides itself (steps/evaluate.py); what is made of the scores is the reports' affair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

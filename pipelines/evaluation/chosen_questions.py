@@ -1,7 +1,5 @@
 """Which few questions are shown of many: every task in turn, and as many images as possible."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from memvp_data.samples import Sample

@@ -3,8 +3,6 @@
 The states of instruction tuning's results table are fixed here; other jobs name the states they compare.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Question sets, and what is asked of whom: one model state and one question set make one predictions file."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

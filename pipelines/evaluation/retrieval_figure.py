@@ -1,7 +1,5 @@
 """A picture of test images, each with the retrieval map of its answer. Knows no model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A look into a tuned model: which patches the word of an answer looked up, and how large an image's memory is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

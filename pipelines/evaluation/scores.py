@@ -1,7 +1,5 @@
 """What scored predictions say: accuracies as shares, and how two states differ on the same questions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

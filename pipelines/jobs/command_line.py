@@ -1,7 +1,5 @@
 """Reads recipes (YAML) and dotted overrides into a job's settings; every mistake becomes one sentence (RecipeError)."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import re

@@ -1,7 +1,5 @@
 """What the entry points share: arguments to a job that runs, and an exit code that says how it went."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The kinds of job, one row each: the settings it reads, its steps, and how it reports."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Which steps of a job are wanted: `--dry-run`, `--until`, `--from` and `--only`, beside the settings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Checks that cost nothing, made before anything is started: files exist, MLflow answers, models fit together."""
 
-from __future__ import annotations
-
 import os
 import urllib.error
 import urllib.request
@@ -10,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from memvp_train.config import LoraSettings
 from pipelines.config.errors import RecipeError
 from pipelines.config.instruct import JobConfig
 from pipelines.data.sources import Source, source_of, test_files
@@ -118,74 +115,25 @@ def check_models(config: Any) -> dict[str, int]:
     """Models, tokenizer, templates and launch fit together; no weights are read. Returns trainable counts.
 
     Raises:
-        RecipeError or the ValueError of the part that does not fit, naming the settings.
+        The ValueError of the part that does not fit, naming the settings.
     """
     from memvp_train.launch.checks import check_launch
     from memvp_train.models.language import build_tokenizer
+    from memvp_train.training.model_checks import check_features, check_templates
 
     check_launch(config.launch)
-    for name, stage in config.stages.items():
-        _check_known(f"{name}.template", stage.template)
+    check_templates(config.stages)
     if config.vision is not None and config.stages:
-        _check_features(config)
+        check_features(config.vision, config.memvp)
     build_tokenizer(config.language)
     return planned_parameters(config)
 
 
 def planned_parameters(config: Any) -> dict[str, int]:
     """Trainable parameters of each stage, counted on models without weights."""
-    from memvp_train.methods.memvp import build_memvp_model
-    from memvp_train.models.language import build_language_model
+    from memvp_train.training.model_checks import count_parameters
 
-    counts = {}
-    for name, stage in config.stages.items():
-        language_model = build_language_model(config.language, meta=True)
-        _check_lora(stage.lora, language_model=language_model, setting=f"{name}.lora.target_modules")
-        model = build_memvp_model(
-            language_model,
-            memvp=config.memvp.to_dict(),
-            lora=stage.lora,
-            init_adapter=None,
-            vision=config.vision if trains_tower(config) else None,
-            meta=True,
-        )
-        counts[name] = model.num_trainable_parameters()
-    return counts
-
-
-def _check_lora(lora: LoraSettings | None, *, language_model: Any, setting: str) -> None:
-    from torch.nn import Linear
-
-    found = (name for name, module in language_model.named_modules() if isinstance(module, Linear))
-    known = sorted({name.rpartition(".")[2] for name in found})
-    unknown = [name for name in (lora.target_modules if lora else ()) if name not in known]
-    if unknown:
-        raise RecipeError(f"{setting}: the language model has no {', '.join(unknown)}; it has {', '.join(known)}")
-
-
-def _check_known(setting: str, template: str) -> None:
-    from memvp_data.text import TEMPLATES
-
-    if template not in TEMPLATES:
-        raise RecipeError(f"{setting} must be one of {', '.join(TEMPLATES)}, got {template!r}")
-
-
-def _check_features(config: Any) -> None:
-    """What the tower will give against what the memory takes, from the tower's config alone."""
-    from memvp_train.models.pretrained import ModelError
-    from memvp_train.models.vision import feature_shape
-
-    try:
-        shape, memvp = feature_shape(config.vision), config.memvp
-    except ModelError as error:
-        raise RecipeError(str(error)) from error
-    if memvp.vision_hidden_size != shape.width:
-        raise RecipeError(
-            f"memvp.vision_hidden_size is {memvp.vision_hidden_size}, the tower's are {shape.width} wide; "
-            f"set it to {shape.width}"
-        )
-    if memvp.num_slots < shape.num_rows:
-        raise RecipeError(
-            f"memvp.num_slots is {memvp.num_slots}, an image has {shape.num_rows} features; "
-            f"set {shape.num_rows} or more"
-        )
+    if not config.stages:
+        return {}
+    vision = config.vision if trains_tower(config) else None
+    return count_parameters(config.stages, language=config.language, memvp=config.memvp, vision=vision)

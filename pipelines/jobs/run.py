@@ -1,7 +1,5 @@
 """Runs a job: every step is re-used or run, in order, under one MLflow parent run and one Ray session."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field

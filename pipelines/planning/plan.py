@@ -1,7 +1,5 @@
 """The plan of a recipe: every stage in every way of showing images, and the features that are stored before."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ refers to, the answer's place looks at the referring words, and a choice at the 
 what follows from it, the model learns by itself; later the guidance is turned off and only the answers count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

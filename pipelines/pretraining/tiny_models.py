@@ -6,8 +6,6 @@ They have no weights: recipes draw them (`random_init`). The tokenizer is byte-l
 every official format, so it spells anything; BART's and T5's put their own special tokens around a text.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ multi-labels). That is contrastive image-text training, but not CLIP's own objec
 the patches of so small a tower as blind to shape as an untrained one. No held-out pair is ever drawn.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

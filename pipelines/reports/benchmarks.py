@@ -3,8 +3,6 @@
 Of several rows on the same questions each is compared with the first one: a paired test, question by question.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Pictures of training: loss, learning rate, gradient norm, throughput and memory of each stage, step by step."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A few questions with their image and all that was answered, read from the files of a finished job. Knows no model."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ What comes in is text of models and of data sets, so nothing here lets any of it
 pictures are embedded, and it loads nothing from anywhere.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import math

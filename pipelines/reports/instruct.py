@@ -1,7 +1,5 @@
 """The report of instruction tuning: every ablation on the job's own questions, accuracies between 0 and 1."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ It takes plain data and knows no job: a `Page` of one job, of a single-task reci
 benchmarks looks the same. Who fills it in: job_page.py.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What stands on a job's report page: read from report.json's content, its scores and the files of finished steps."""
 
-from __future__ import annotations
-
 import math
 import platform
 import shlex

@@ -1,7 +1,5 @@
 """What a finished job answered: the scored question sets of all its evaluations; and how a kind of job reports them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

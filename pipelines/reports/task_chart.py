@@ -1,7 +1,5 @@
 """A picture of accuracy by task: for each task the model states side by side, with their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

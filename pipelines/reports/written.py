@@ -1,7 +1,5 @@
 """A report on disk and on the screen: report.json, the same as Markdown, and what is printed at the end of a job."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ videos takes the path of a clip's features (.npz) as image. Output: one answer p
 and memvp_train installed; the foundation models are loaded from where the job found them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

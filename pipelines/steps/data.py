@@ -3,8 +3,6 @@
 Videos are published as features of their frames: then the first step makes tables only, the second packs the features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -3,8 +3,6 @@
 Light on purpose: deciding that every step can be re-used builds no model and reads no image.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

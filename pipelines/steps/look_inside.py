@@ -1,7 +1,5 @@
 """The second half of instruction tuning's evaluation: a look into the tuned model, with pictures of where it looked."""
 
-from __future__ import annotations
-
 from memvp_train.launch.cores import all_cores
 from pipelines.config.instruct import JobConfig
 from pipelines.evaluation.questions import QuestionSet

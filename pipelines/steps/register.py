@@ -1,7 +1,5 @@
 """The last step: the tuned adapter becomes a version in the model registry, and its champion if it passes the gate."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The steps of each kind of job as a table, in order. A new step is a new row."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from pipelines.config.benchmarks import ComparisonConfig, FinetuneConfig

@@ -1,7 +1,5 @@
 """The tuning steps. The training is memvp_train's; here its curve is followed for the bar and for MLflow."""
 
-from __future__ import annotations
-
 import time
 
 from memvp_train.config import StageConfig, StageRun

@@ -1,7 +1,5 @@
 """The evaluation gate: whether a new version becomes the champion of the registry, and the sentence that says why."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

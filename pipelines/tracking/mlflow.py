@@ -4,8 +4,6 @@ What is on disk is the truth; MLflow is a copy. So a server that goes away in th
 and the same command later sends what is missing: runs are found again by id, points already there are skipped.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

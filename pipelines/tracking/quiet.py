@@ -1,7 +1,5 @@
 """Silence around calls of MLflow that talk to standard error about things a user cannot act on."""
 
-from __future__ import annotations
-
 import io
 import os
 import warnings

@@ -1,7 +1,5 @@
 """The model registry: a version is logged, registered and, if the gate agrees, the champion."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which MLflow runs and models belong to a run folder: `mlflow.json`, so that a job submitted again finds its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipelines.console.redaction import redacted

@@ -1,7 +1,5 @@
 """Digests that decide whether a finished step still counts: of source code, files and settings."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import importlib.util

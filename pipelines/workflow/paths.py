@@ -1,7 +1,5 @@
 """Where steps put what later steps read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 METRICS_NAME = "metrics.jsonl"

@@ -1,7 +1,5 @@
 """Where a run lives, and the lease that keeps two jobs from writing the same run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager

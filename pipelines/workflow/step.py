@@ -5,8 +5,6 @@ key, so work under other settings never mixes with it, and an interrupted step f
 `step.json` is written last: a folder without it is unfinished.
 """
 
-from __future__ import annotations
-
 import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +39,18 @@ class StepRecord:
     def digest(self) -> str:
         """Identity of what the step made; the input of the next one."""
         return digest_json({name: entry["sha256"] for name, entry in self.outputs.items()})
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """A finished step and where it is."""
+
+    record: StepRecord
+    """what was made"""
+    folder: Path
+    """where it is"""
+    reused: bool
+    """made by an earlier submission"""
 
 
 @dataclass(frozen=True)
@@ -97,18 +107,6 @@ class Step:
     def inputs(self, finished: Mapping[str, FinishedStep]) -> dict[str, FinishedStep]:
         """The finished steps it needs, by what they are to it."""
         return {role: finished[name] for role, name in self.needs.items()}
-
-
-@dataclass(frozen=True)
-class FinishedStep:
-    """A finished step and where it is."""
-
-    record: StepRecord
-    """what was made"""
-    folder: Path
-    """where it is"""
-    reused: bool
-    """made by an earlier submission"""
 
 
 def step_key(step: Step, *, config: Any, inputs: Mapping[str, FinishedStep]) -> str:
