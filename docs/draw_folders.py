@@ -1,7 +1,7 @@
-"""Draw the folders of the house from its imports, floor above floor: `python docs/draw_folders.py` writes docs/folders.svg.
+"""Draw the folders from their imports, floor above floor: `python docs/draw_folders.py` writes docs/folders.svg.
 
-Floors are import-linter's, from pyproject.toml; a line is an import, the thicker the more there are. `make check` holds the
-floors, a test holds that the picture is today's.
+Floors are import-linter's, from pyproject.toml; a line is an import, the thicker the more there are. A test holds that the
+picture is today's.
 """
 
 import ast
@@ -32,7 +32,9 @@ WIDTH, HEIGHT = 1200, 950
 
 def floors(package: str) -> list[list[str]]:
     """Names side by side, from the top floor down."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     (layers,) = [one["layers"] for one in contracts if one.get("containers") == [package]]
     return [[name.strip() for name in layer.split("|")] for layer in layers]
 
