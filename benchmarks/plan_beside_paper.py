@@ -22,7 +22,7 @@ from memvp_train.cost_model.micro_batch import StepShape
 from memvp_train.cost_model.stage import Setup, Text, setup_of, stage_cost
 from memvp_train.cost_model.trace import tracing
 from memvp_train.cost_model.traced_step import build_on_meta
-from memvp_train.methods.registry import Way
+from memvp_train.methods.registry import Method
 from memvp_train.training.loss import model_inputs
 
 PAPER = {
@@ -75,19 +75,19 @@ def table_3(models: dict[str, str]) -> dict[str, Any]:
         launch=LaunchConfig(num_workers=8, zero_stage=0, precision="bf16", use_gpu=True),
         machine=machine_named("a800-80gb"),
     )
-    found: dict[Way, float] = {}
-    adapters: dict[Way, LoraSettings | None] = {"memory": None, "input space": LLAVA_LORA}
-    for way, lora in adapters.items():
+    found: dict[Method, float] = {}
+    adapters: dict[Method, LoraSettings | None] = {"memory": None, "input space": LLAVA_LORA}
+    for method, lora in adapters.items():
         stage = StageConfig(num_steps=1, global_batch_size=32, micro_batch_size=4, lora=lora)
-        found[way] = stage_cost(stage, setup=setup, text=SCIENCE, way=way).step_seconds
+        found[method] = stage_cost(stage, setup=setup, text=SCIENCE, method=method).step_seconds
     shape = StepShape(64, SCIENCE.num_tokens, 1, num_rows=256, width=1024, image_side=224)
-    prefill = {way: _prefill_seconds(way, shape=shape, setup=setup) for way in found}
+    prefill = {method: _prefill_seconds(method, shape=shape, setup=setup) for method in found}
     return {"Table 3, training": found, "Table 3, inference": prefill}
 
 
-def _prefill_seconds(way: Way, *, shape: StepShape, setup: Setup) -> float:
+def _prefill_seconds(method: Method, *, shape: StepShape, setup: Setup) -> float:
     model = build_on_meta(
-        way, language=setup.language, memvp=setup.memvp, lora=None, vision=setup.tower, dtype=torch.bfloat16
+        method, language=setup.language, memvp=setup.memvp, lora=None, vision=setup.tower, dtype=torch.bfloat16
     ).eval()
     batch = shape.batch(device="meta")
     with torch.no_grad(), tracing(num_selected=0, fuses_all_attention=True) as trace:
@@ -95,23 +95,23 @@ def _prefill_seconds(way: Way, *, shape: StepShape, setup: Setup) -> float:
     return trace.seconds(setup.machine)
 
 
-def table_9(models: dict[str, str]) -> dict[Way, float]:
+def table_9(models: dict[str, str]) -> dict[Method, float]:
     """A step of stage 1; the tower's forward, the same in both, is left out."""
     launch = LaunchConfig(num_workers=8, zero_stage=2, precision="bf16", use_gpu=True)
     setup = Setup(LanguageModelConfig(models["llama"]), VICUNA, launch, machine_named("a800-80gb"), num_rows=576)
     stage = StageConfig(num_steps=1, global_batch_size=256, micro_batch_size=32, gradient_checkpointing=True)
-    ways: tuple[Way, ...] = ("memory", "input space")
-    return {way: stage_cost(stage, setup=setup, text=CAPTIONS, way=way).step_seconds for way in ways}
+    methods: tuple[Method, ...] = ("memory", "input space")
+    return {method: stage_cost(stage, setup=setup, text=CAPTIONS, method=method).step_seconds for method in methods}
 
 
-def figure_4(models: dict[str, str]) -> dict[Way, float]:
+def figure_4(models: dict[str, str]) -> dict[Method, float]:
     """GiB of T5-base in fp32 at batch 64: 7 x 7 rows in memory, 6 x 6 in input space."""
     stage = StageConfig(num_steps=1, global_batch_size=64, micro_batch_size=64)
-    launch, found = LaunchConfig(num_workers=0, use_gpu=True), dict[Way, float]()
-    rows: dict[Way, int] = {"memory": 49, "input space": 36}
-    for way, num_rows in rows.items():
+    launch, found = LaunchConfig(num_workers=0, use_gpu=True), dict[Method, float]()
+    rows: dict[Method, int] = {"memory": 49, "input space": 36}
+    for method, num_rows in rows.items():
         setup = Setup(LanguageModelConfig(models["t5"]), T5, launch, machine_named("v100-32gb"), num_rows=num_rows)
-        found[way] = stage_cost(stage, setup=setup, text=QUESTIONS, way=way).memory.total / 2**30
+        found[method] = stage_cost(stage, setup=setup, text=QUESTIONS, method=method).memory.total / 2**30
     return found
 
 
@@ -130,7 +130,7 @@ def main() -> None:
     for name, one in found.items():
         one["ratio"] = one["input space"] / one["memory"]
         table.add_row(
-            name, *(f"{one[way]:.3f}" for way in ("memory", "input space")), f"{one['ratio']:.2f}", PAPER[name]
+            name, *(f"{one[method]:.3f}" for method in ("memory", "input space")), f"{one['ratio']:.2f}", PAPER[name]
         )
     console.print(table)
     console.print(f"numbers: {write_result(args.out, 'plan_beside_paper', found, facts=facts).name}")

@@ -20,7 +20,7 @@ from memvp_train.cost_model.hardware import machine_named
 from memvp_train.cost_model.micro_batch import StepShape
 from memvp_train.cost_model.stage import Text, setup_of, stage_cost
 from memvp_train.engines.local import DTYPES, LocalEngine
-from memvp_train.methods.registry import WAYS, Way, build_way
+from memvp_train.methods.registry import METHODS, Method, build_method
 from memvp_train.models.language import build_language_model
 from memvp_train.training.loss import micro_batch_loss
 
@@ -50,7 +50,7 @@ class Case:
     """One way to train one model."""
 
     model: str
-    way: Way
+    method: Method
     precision: str = "fp32"
     lora: bool = False
     dropout: float = 0.0
@@ -88,23 +88,23 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Every setting that changes what a step keeps, for every way in which it may stand."""
+    """Every setting that changes what a step keeps, for every method in which it may stand."""
     found = [
-        Case("LLaMA-like", way, precision, lora, dropout, recomputes)
-        for way in WAYS
+        Case("LLaMA-like", method, precision, lora, dropout, recomputes)
+        for method in METHODS
         for precision in ("fp32", "bf16")
         for recomputes in (False, True)
         for lora, dropout in ((False, 0.0), (True, 0.0), (True, 0.05))
-        if way != "full" or not lora
+        if method != "full" or not lora
     ]
     found += [
-        Case(model, way, precision, recomputes=recomputes)
+        Case(model, method, precision, recomputes=recomputes)
         for model in ("T5-like", "BART-like")
-        for way in WAYS
+        for method in METHODS
         for precision in ("fp32", "bf16")
         for recomputes in (False, True)
     ]
-    found += [Case("T5-like", way, "bf16", lora=True) for way in ("memory", "input space")]
+    found += [Case("T5-like", method, "bf16", lora=True) for method in ("memory", "input space")]
     return found + [Case("LLaMA-like", "memory", precision, live_tower=True) for precision in ("fp32", "bf16")]
 
 
@@ -124,14 +124,14 @@ def planned_bytes(case: Case, language: LanguageModelConfig) -> int:
     setup = setup_of(language=language, vision=vision, memvp=case.memvp, launch=launch, machine=machine_named("cpu"))
     setup = replace(setup, num_rows=case.shape.num_rows)
     text = Text(case.shape.num_sequences, case.shape.num_tokens, case.shape.num_tokens, case.shape.num_labels)
-    return stage_cost(case.stage, setup=setup, text=text, way=case.way).memory.total
+    return stage_cost(case.stage, setup=setup, text=text, method=case.method).memory.total
 
 
 def held_bytes(case: Case, language: LanguageModelConfig) -> int:
     """The most that a real step holds, in its second round: weights, optimiser, and what the allocator gives out."""
     dtype, stage = DTYPES[case.precision], case.stage
-    model: Any = build_way(
-        case.way,
+    model: Any = build_method(
+        case.method,
         build_language_model(language, dtype=dtype),
         memvp=case.memvp,
         lora=stage.lora,
@@ -156,13 +156,13 @@ def held_bytes(case: Case, language: LanguageModelConfig) -> int:
 def table_of(found: list[dict[str, Any]]) -> Table:
     """The cases, worst ones marked by their ratio."""
     table = Table(title="Memory of a training step: planned / measured")
-    for column in ("model", "way", "precision", "LoRA", "recomputes", "tower", "planned", "measured", "ratio"):
+    for column in ("model", "method", "precision", "LoRA", "recomputes", "tower", "planned", "measured", "ratio"):
         table.add_column(column)
     for one in found:
         lora = "dropout" if one["dropout"] else "yes" if one["lora"] else ""
         marks = (lora, "yes" if one["recomputes"] else "", "live" if one["live_tower"] else "")
         sizes = (mebibytes(one["planned_bytes"]), mebibytes(one["measured_bytes"]))
-        table.add_row(one["model"], one["way"], one["precision"], *marks, *sizes, f"{one['ratio']:.3f}")
+        table.add_row(one["model"], one["method"], one["precision"], *marks, *sizes, f"{one['ratio']:.3f}")
     return table
 
 
@@ -171,7 +171,7 @@ def main() -> None:
     args.threads = args.threads or 1
     facts, console = set_up(args), Console(width=130)
     sizes = SMOKE_SIZES if args.smoke else SIZES
-    chosen = [Case("LLaMA-like", way) for way in WAYS] if args.smoke else cases()
+    chosen = [Case("LLaMA-like", method) for method in METHODS] if args.smoke else cases()
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         models = {name: write_config(Path(folder), name, sizes=size) for name, size in sizes.items()}

@@ -23,7 +23,7 @@ from memvp_train.cost_model.hardware import machine_named
 from memvp_train.cost_model.stage import Setup, Text, stage_cost
 from memvp_train.engines.deepspeed import DeepSpeedEngine
 from memvp_train.engines.local import DTYPES
-from memvp_train.methods.registry import build_way
+from memvp_train.methods.registry import build_method
 from memvp_train.models.language import build_language_model
 from memvp_train.training.loss import micro_batch_loss
 
@@ -48,7 +48,7 @@ def planned_bytes(zero: Zero, language: LanguageModelConfig) -> int:
     case = zero.case
     setup = Setup(language, case.memvp, zero.launch, machine_named("cpu"), SHAPE.num_rows)
     text = Text(SHAPE.num_sequences, SHAPE.num_tokens, SHAPE.num_tokens, SHAPE.num_labels)
-    memory = stage_cost(case.stage, setup=setup, text=text, way=case.way).memory
+    memory = stage_cost(case.stage, setup=setup, text=text, method=case.method).memory
     return memory.total - memory.buffers
 
 
@@ -58,8 +58,8 @@ def held_bytes(zero: Zero, language: LanguageModelConfig) -> int:
     engines: list[Any] = []
 
     def run() -> None:
-        model: Any = build_way(
-            case.way, build_language_model(language, dtype=dtype), memvp=case.memvp, lora=case.stage.lora
+        model: Any = build_method(
+            case.method, build_language_model(language, dtype=dtype), memvp=case.memvp, lora=case.stage.lora
         )
         trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         engine = DeepSpeedEngine(model, trainable=trainable, stage=case.stage, launch=zero.launch)
@@ -83,7 +83,7 @@ def main() -> None:
     os.environ.setdefault("LOCAL_RANK", "0")
     sizes = (SMOKE_SIZES if args.smoke else SIZES)["LLaMA-like"]
     table = Table(title="Memory under DeepSpeed, one rank: planned / measured", caption=machine_line(facts))
-    for column in ("way", "ZeRO", "precision", "planned", "measured", "ratio"):
+    for column in ("method", "ZeRO", "precision", "planned", "measured", "ratio"):
         table.add_column(column)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,7 @@ def main() -> None:
         cases += [Case("LLaMA-like", "full", precision) for precision in ("fp32", "bf16")]
         for zero in (Zero(case, stage) for case in (cases[:1] if args.smoke else cases) for stage in (1, 2, 3)):
             planned, held = planned_bytes(zero, language), held_bytes(zero, language)
-            one = {"way": zero.case.way, "zero_stage": zero.stage, "precision": zero.case.precision}
+            one = {"method": zero.case.method, "zero_stage": zero.stage, "precision": zero.case.precision}
             found.append(one | {"planned_bytes": planned, "measured_bytes": held, "ratio": planned / held})
             table.add_row(*map(str, one.values()), mebibytes(planned), mebibytes(held), f"{planned / held:.3f}")
     console.print(table)

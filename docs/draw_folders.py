@@ -1,7 +1,7 @@
 """Draw the folders from their imports, floor above floor: `python docs/draw_folders.py` writes docs/folders.svg.
 
-Floors are import-linter's, from pyproject.toml; a line is an import, the thicker the more there are. A test holds that the
-picture is today's.
+Floors are import-linter's, from pyproject.toml; a line is an import, the thicker the more there are. A test holds that
+the picture is today's.
 """
 
 import ast

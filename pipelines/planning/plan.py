@@ -1,4 +1,4 @@
-"""The plan of a recipe: every stage in every way of showing images, and the features that are stored before."""
+"""The plan of a recipe: every stage by every tuning method, and the features that are stored before."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from memvp_train.config import check_batch_split
 from memvp_train.cost_model.extraction import ExtractionCost, extraction_cost
 from memvp_train.cost_model.hardware import CPU, Machine, machine_named
 from memvp_train.cost_model.stage import StageCost, Text, setup_of, stage_cost
-from memvp_train.methods.registry import WAYS
+from memvp_train.methods.registry import METHODS
 from pipelines.config.errors import RecipeError
 from pipelines.data.sizes import num_images_of, texts_of
 from pipelines.jobs.command_line import read_settings, tuning_kind
@@ -50,7 +50,7 @@ class Plan:
     features: ExtractionCost | None
     """None where no features are stored: a live tower, or features as published"""
     stages: Mapping[str, tuple[StageCost, ...]]
-    """by stage, one for each way"""
+    """by stage, one for each method"""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, times in seconds and sizes in bytes."""
@@ -92,7 +92,7 @@ def plan_of(config: Any, wanted: PlanRequest) -> Plan:
     if config.vision is not None and setup.tower is None:
         features = extraction_cost(config.vision, num_images=num_images, num_workers=workers, machine=machine)
     stages = {
-        name: tuple(stage_cost(stage, setup=setup, text=texts[name], way=way) for way in WAYS)
+        name: tuple(stage_cost(stage, setup=setup, text=texts[name], method=method) for method in METHODS)
         for name, stage in config.stages.items()
     }
     return Plan(

@@ -12,7 +12,7 @@ _USABLE = 0.92
 
 
 def print_plan(plan: Plan, *, console: Console) -> None:
-    """Memory and time of every stage in every way, the feature store, and what was assumed."""
+    """Memory and time of every stage by every method, the feature store, and what was assumed."""
     room = _USABLE * plan.machine.memory_bytes
     for name, costs in plan.stages.items():
         console.print(_stage_table(name, costs, plan=plan, room=room))
@@ -43,7 +43,7 @@ def _stage_table(name: str, costs: tuple[StageCost, ...], *, plan: Plan, room: f
         parts = (memory.weights, memory.optimizer, memory.gradients, memory.images, memory.activations, memory.buffers)
         total = f"{memory.total / unit:.1f}" + ("" if memory.total <= room else " (too much)")
         table.add_row(
-            one.way,
+            one.method,
             f"{one.num_trained / 1e6:,.2f} M",
             *(f"{part / unit:.2f}" for part in parts),
             total,

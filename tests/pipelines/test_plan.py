@@ -15,7 +15,7 @@ def test_json_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["texts"]["stage1"] == {"num_samples": 4000, "num_tokens": 20, "longest": 60, "num_labels": 5}
     assert (plan["features"]["num_rows"], plan["features"]["width"]) == (36, 128)
     for costs in plan["stages"].values():
-        assert [one["way"] for one in costs] == ["memory", "input space", "full"]
+        assert [one["method"] for one in costs] == ["memory", "input space", "full"]
         assert costs[0]["step_flops"] < costs[1]["step_flops"] < costs[2]["step_flops"]
         assert all(one["memory_total"] == sum(one["memory"].values()) for one in costs)
     # Twice 48 position rows of 128 for each of 4 layers, and a projector 128 -> 64 -> 128.

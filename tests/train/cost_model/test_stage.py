@@ -59,7 +59,7 @@ def _one_thread() -> Iterator[None]:
         Case("T5-like", "input space", "bf16"),
         Case("BART-like", "full", recomputes=True),
     ],
-    ids=lambda case: f"{case.model}-{case.way}",
+    ids=lambda case: f"{case.model}-{case.method}",
 )
 def test_memory_is_what_training_allocates(case: Any, tmp_path: Path) -> None:
     sizes = {name: size for name, size in SIZES[case.model].items() if "layers" not in name}
@@ -86,7 +86,7 @@ def test_longer_text_costs_input_space_more_than_memory(language: LanguageModelC
     setup = replace(setup, memvp={**MEMVP, "num_slots": 256})
     text, stage = Text(100, 32, 32, 8), StageConfig(num_steps=1, micro_batch_size=8)
     memory, tokens, full = (
-        stage_cost(stage, setup=setup, text=text, way=way) for way in ("memory", "input space", "full")
+        stage_cost(stage, setup=setup, text=text, method=method) for method in ("memory", "input space", "full")
     )
     assert memory.step_flops < tokens.step_flops < full.step_flops
     assert memory.memory.activations < tokens.memory.activations

@@ -41,7 +41,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceSpeed:
     """How fast a device is, roughly: only ratios matter, and only between forms."""
 
     flops: float
@@ -54,7 +54,7 @@ class Machine:
 
 # Two cores of a server, fitted to the timings of benchmarks/core_forms.py; and one H100, below its data sheet, not
 # measured.
-MACHINES = {"cpu": Machine(2.0e11, 5.0e10, 6e-6), "cuda": Machine(4.0e14, 2.5e12, 6e-6)}
+DEVICE_SPEEDS = {"cpu": DeviceSpeed(2.0e11, 5.0e10, 6e-6), "cuda": DeviceSpeed(4.0e14, 2.5e12, 6e-6)}
 
 
 def retrieval_flops(form: Form, load: Workload) -> int:
@@ -119,7 +119,7 @@ _NUM_STARTED: dict[Form, tuple[int, int]] = {
 """Operations started in one layer, and once per call: what the smallest workloads took, in launches."""
 
 
-def seconds(form: Form, load: Workload, *, itemsize: int, machine: Machine) -> float:
+def seconds(form: Form, load: Workload, *, itemsize: int, device: DeviceSpeed) -> float:
     """Estimated time of all layers' retrievals in one call, and of what is prepared for them."""
     num_reads = load.num_layers * load.num_steps
     flops = num_reads * retrieval_flops(form, load)
@@ -128,7 +128,7 @@ def seconds(form: Form, load: Workload, *, itemsize: int, machine: Machine) -> f
         flops += projection_flops(load.num_entries, load.num_rows, widths=(load.num_codes, load.hidden_size))
     in_layer, in_call = _NUM_STARTED[form]
     launches = num_reads * in_layer + in_call
-    return flops / machine.flops + moved / machine.bandwidth + launches * machine.launch
+    return flops / device.flops + moved / device.bandwidth + launches * device.launch
 
 
 def choose_form(form: FormChoice, load: Workload, *, dtype: torch.dtype, device: str = "cpu") -> Form:
@@ -143,8 +143,8 @@ def choose_form(form: FormChoice, load: Workload, *, dtype: torch.dtype, device:
     forms: list[Form] = ["split"] if dtype in _SHORT else ["direct", "split"]
     if load.num_codes is not None and load.num_codes < load.hidden_size:
         forms.append("factored")
-    machine = MACHINES.get(device, MACHINES["cpu"])
-    return min(forms, key=lambda form: seconds(form, load, itemsize=dtype.itemsize, machine=machine))
+    speed = DEVICE_SPEEDS.get(device, DEVICE_SPEEDS["cpu"])
+    return min(forms, key=lambda form: seconds(form, load, itemsize=dtype.itemsize, device=speed))
 
 
 def layer_flops(kind: Kind, *, num_text_tokens: int, hidden_size: int, num_rows: int = 0) -> int:

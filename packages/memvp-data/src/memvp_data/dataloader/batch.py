@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memvp_data.dataloader.batch_images import Images, ShownImages
+from memvp_data.dataloader.batch_images import ImageIds, ShownImages
 from memvp_data.text import IGNORED, Encoded
 
 
@@ -84,7 +84,7 @@ def collate(
     rows: Sequence[Sequence[Segment]],
     *,
     shown: ShownImages,
-    entries: Mapping[Images, int],
+    entries: Mapping[ImageIds, int],
     pad_token_id: int,
     num_global_labels: int,
     is_packed: bool,

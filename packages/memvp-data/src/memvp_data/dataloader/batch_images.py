@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Images = tuple[str, ...]
+ImageIds = tuple[str, ...]
 _PADDING = -1
 
 
@@ -44,7 +44,7 @@ class ShownImages:
 
 
 def shown_images(
-    entries: Sequence[Images], *, source: ImageSource | None, feature_shape: tuple[int, ...]
+    entries: Sequence[ImageIds], *, source: ImageSource | None, feature_shape: tuple[int, ...]
 ) -> ShownImages:
     """Load the images of different entries, each once. Without any it is (0, *feature_shape).
 
@@ -65,7 +65,7 @@ def shown_images(
     return ShownImages(shown if is_pixels else shown.flatten(1, 2), row_images, is_pixels)
 
 
-def _numbered(entries: Sequence[Images]) -> Tensor:
+def _numbered(entries: Sequence[ImageIds]) -> Tensor:
     """(I, F) int64: 0, 1, ... for the images of each entry, then padding."""
     most = max(map(len, entries))
     return torch.tensor([[*range(len(images)), *[_PADDING] * (most - len(images))] for images in entries])

@@ -16,7 +16,7 @@ from memvp_data.dataloader.batch import padded as padded
 from memvp_data.dataloader.batch_images import ImageSource, shown_images
 from memvp_data.dataloader.grouping import GroupedOrder
 from memvp_data.dataloader.packing import (
-    Row,
+    PackedRow,
     image_blocks,
     micro_batches,
     packed_rows,
@@ -119,7 +119,7 @@ class TrainingBatches:
         epochs = global_positions(step=step, batch_size=size, num_samples=num_samples) // num_samples
         return chosen, self.rows.drawn_rows(chosen, seed=self.seed, epochs=epochs)
 
-    def _plan(self, lengths: NDArray[np.integer], *, images: NDArray[np.integer]) -> list[list[Row]]:
+    def _plan(self, lengths: NDArray[np.integer], *, images: NDArray[np.integer]) -> list[list[PackedRow]]:
         sizes, share = lengths.tolist(), {"rank": self.rank, "world_size": self.world_size}
         shown = images.tolist() if self.questions_per_image else [-1] * len(sizes)
         if self.packed_tokens is not None:
@@ -134,7 +134,9 @@ class TrainingBatches:
         batches = micro_batches(rows, lengths=sizes, max_rows=self.micro_batch_size, token_budget=self.token_budget)
         return shared_out(batches, lengths=sizes, world_size=self.world_size)[self.rank]
 
-    def _collated(self, batch: list[Row], *, chosen: NDArray[np.int64], rows: NDArray[np.int64], divisor: int) -> Batch:
+    def _collated(
+        self, batch: list[PackedRow], *, chosen: NDArray[np.int64], rows: NDArray[np.int64], divisor: int
+    ) -> Batch:
         samples = [[self.rows.row(int(rows[place]), place=int(chosen[place])) for place in row] for row in batch]
         segments = [[Segment(one, self._weight(one)) for one in row] for row in samples]
         entries = list(dict.fromkeys(one.image_ids for row in samples for one in row if one.image_ids))

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Row = list[int]
+PackedRow = list[int]
 """Places in the global batch that share a row."""
 
 
-def packed_rows(lengths: Sequence[int], *, row_tokens: int, order: Sequence[int] | None = None) -> list[Row]:
+def packed_rows(lengths: Sequence[int], *, row_tokens: int, order: Sequence[int] | None = None) -> list[PackedRow]:
     """Rows of at most `row_tokens` tokens: each sample into the first row with room. A longer one is alone.
 
     `order` says which sample is placed first; without it the longest is, which leaves the least room unused.
     """
-    rows: list[Row] = []
+    rows: list[PackedRow] = []
     free: list[int] = []
     longest_first = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
     for place in longest_first if order is None else order:
@@ -30,7 +30,7 @@ def packed_rows(lengths: Sequence[int], *, row_tokens: int, order: Sequence[int]
     return rows
 
 
-def rows_by_image(lengths: Sequence[int], *, images: Sequence[int]) -> list[Row]:
+def rows_by_image(lengths: Sequence[int], *, images: Sequence[int]) -> list[PackedRow]:
     """One row per sample; by length, but all of an image stand together where its longest stands."""
     longest: dict[int, int] = {}
     for length, image in zip(lengths, images, strict=True):
@@ -44,10 +44,10 @@ def rows_by_image(lengths: Sequence[int], *, images: Sequence[int]) -> list[Row]
 
 
 def micro_batches(
-    rows: Sequence[Row], *, lengths: Sequence[int], max_rows: int, token_budget: int | None
-) -> list[list[Row]]:
+    rows: Sequence[PackedRow], *, lengths: Sequence[int], max_rows: int, token_budget: int | None
+) -> list[list[PackedRow]]:
     """Consecutive rows, as many as fit `max_rows` and `token_budget` = rows x longest row, padding included."""
-    batches: list[list[Row]] = []
+    batches: list[list[PackedRow]] = []
     longest = 0
     for row in rows:
         longest = max(longest, _tokens(row, lengths=lengths))
@@ -59,7 +59,9 @@ def micro_batches(
     return batches
 
 
-def shared_out(batches: Sequence[list[Row]], *, lengths: Sequence[int], world_size: int) -> list[list[list[Row]]]:
+def shared_out(
+    batches: Sequence[list[PackedRow]], *, lengths: Sequence[int], world_size: int
+) -> list[list[list[PackedRow]]]:
     """The micro-batches of every rank, equally many each, since ranks wait for each other at every one of them.
 
     Where their number does not divide, the largest are halved. Those of like cost run at the same time, and the rank
@@ -75,7 +77,7 @@ def shared_out(batches: Sequence[list[Row]], *, lengths: Sequence[int], world_si
     return [[batches[turn[rank]] for turn in ordered] for rank in range(world_size)]
 
 
-def strided(lengths: NDArray[np.integer], *, rank: int, world_size: int, max_rows: int) -> list[list[Row]]:
+def strided(lengths: NDArray[np.integer], *, rank: int, world_size: int, max_rows: int) -> list[list[PackedRow]]:
     """The micro-batches of a rank when they must be equally many and large everywhere: no budget, no packing."""
     own = np.argsort(lengths, kind="stable")[rank::world_size].tolist()
     return [[[place] for place in own[start : start + max_rows]] for start in range(0, len(own), max_rows)]
@@ -83,11 +85,11 @@ def strided(lengths: NDArray[np.integer], *, rank: int, world_size: int, max_row
 
 def image_blocks(
     lengths: Sequence[int], *, images: Sequence[int], rank: int, world_size: int, max_rows: int
-) -> list[list[Row]]:
+) -> list[list[PackedRow]]:
     """As `strided`, but the questions of an image fall into one micro-batch of one rank, where their number allows."""
     rows = rows_by_image(lengths, images=images)
     per_rank = len(rows) // world_size
-    batches: list[list[Row]] = []
+    batches: list[list[PackedRow]] = []
     for start in range(0, per_rank, max_rows):
         size = min(max_rows, per_rank - start)
         first = start * world_size + rank * size
@@ -95,7 +97,7 @@ def image_blocks(
     return batches
 
 
-def _halves(batch: list[Row]) -> list[list[Row]]:
+def _halves(batch: list[PackedRow]) -> list[list[PackedRow]]:
     if len(batch) > 1:
         return [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
     (row,) = batch
@@ -103,9 +105,9 @@ def _halves(batch: list[Row]) -> list[list[Row]]:
     return [[row[: len(row) // 2]], [row[len(row) // 2 :]]]
 
 
-def _tokens(row: Row, *, lengths: Sequence[int]) -> int:
+def _tokens(row: PackedRow, *, lengths: Sequence[int]) -> int:
     return sum(lengths[place] for place in row)
 
 
-def _cost(batch: list[Row], *, lengths: Sequence[int]) -> int:
+def _cost(batch: list[PackedRow], *, lengths: Sequence[int]) -> int:
     return len(batch) * max(_tokens(row, lengths=lengths) for row in batch)

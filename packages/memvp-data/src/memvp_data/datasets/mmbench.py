@@ -32,7 +32,7 @@ LETTERS = "ABCD"
 ROTATION = 1_000_000
 _MAX_REFERENCE = 64  # a shorter cell names the row that holds the image, as in VLMEvalKit's files
 _COLUMNS = ("index", "question", "A", "B", "category", "image", "l2-category", "split")
-Row = dict[str, str]
+TsvRow = dict[str, str]
 
 
 def read_mmbench(root: Path | str, *, split: str, check_images: bool = True) -> Iterator[Sample]:
@@ -62,7 +62,7 @@ def unpack_images(root: Path | str, *, split: str) -> int:
     return len(written)
 
 
-def _rows(root: Path | str, *, split: str) -> Iterator[tuple[str, Row]]:
+def _rows(root: Path | str, *, split: str) -> Iterator[tuple[str, TsvRow]]:
     path = Path(root, FILES[one_of(split, SPLITS, what="split")])
     for number, row in read_csv(path, delimiter="\t"):
         for column in _COLUMNS:
@@ -71,7 +71,7 @@ def _rows(root: Path | str, *, split: str) -> Iterator[tuple[str, Row]]:
         yield f"{path.name}, line {number} (index {shown(row['index'])})", row
 
 
-def _sample(row: Row, *, split: str, images: ImageFolder) -> Sample:
+def _sample(row: TsvRow, *, split: str, images: ImageFolder) -> Sample:
     choices = _choices(row)
     index = _index(row["index"])
     return Sample(
@@ -98,7 +98,7 @@ def _present(cell: str) -> str:
     return "" if cell.lower() in ("nan", "none") else cell
 
 
-def _choices(row: Row) -> list[str]:
+def _choices(row: TsvRow) -> list[str]:
     """The options up to the last that is there. Between others "None" is an option's text, at the end it is missing."""
     choices = [row.get(letter, "") for letter in LETTERS]
     while choices and not _present(choices[-1]):
@@ -108,7 +108,7 @@ def _choices(row: Row) -> list[str]:
     return [checked_text(choice, what="each option") for choice in choices]
 
 
-def _answers(row: Row, *, choices: list[str]) -> tuple[str, ...]:
+def _answers(row: TsvRow, *, choices: list[str]) -> tuple[str, ...]:
     answer = _present(row.get("answer", ""))
     return (one_of(answer, tuple(LETTERS[: len(choices)]), what='"answer"'),) if answer else ()
 
@@ -119,7 +119,7 @@ def _index(cell: str) -> int:
     return int(cell)
 
 
-def _image_name(row: Row, *, split: str) -> str:
+def _image_name(row: TsvRow, *, split: str) -> str:
     """The image belongs to the question, so all its rotations have one name."""
     cell = row["image"]
     holder = _index(row["index"] if len(cell) > _MAX_REFERENCE else cell)

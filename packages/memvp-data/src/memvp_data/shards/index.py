@@ -65,7 +65,7 @@ def _parsed(data: bytes) -> pa.Table:
     return table.cast(INDEX_SCHEMA)
 
 
-def check_rows(shards: Sequence[ShardEntry], *, rows: Iterable[IndexRow]) -> None:
+def check_index_rows(shards: Sequence[ShardEntry], *, rows: Iterable[IndexRow]) -> None:
     """Raise `ShardError` unless rows name every key once and agree with the shards' numbers of samples."""
     shard_of_key, seen, rows = dict[str, str](), set[tuple[str, str]](), list(rows)
     for row in rows:

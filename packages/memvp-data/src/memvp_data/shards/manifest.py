@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from memvp_data.files.atomic import remove_leftovers, sync_folder
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.shards.index import check_rows, load_index, write_index
+from memvp_data.shards.index import check_index_rows, load_index, write_index
 from memvp_data.shards.layout import IndexRow, ShardEntry
 
 SCHEMA_VERSION = 1
@@ -100,7 +100,7 @@ def write_manifest(
     """
     folder, shards, rows = Folder.at(folder), tuple(shards), list(rows)
     _check_entries(shards)
-    check_rows(shards, rows=rows)
+    check_index_rows(shards, rows=rows)
     sizes, sizes_there = folder.sizes(), (tars or folder).sizes()
     for shard in shards:
         if sizes_there.get(shard.name) != shard.num_bytes:

@@ -122,9 +122,9 @@ def machine_named(name: str) -> Machine:
 
 
 def _this_cpu() -> Machine:
-    from memvp_core.flops import MACHINES as FITTED
+    from memvp_core.flops import DEVICE_SPEEDS
 
-    fitted, cores = FITTED["cpu"], os.cpu_count() or 1
+    fitted, cores = DEVICE_SPEEDS["cpu"], os.cpu_count() or 1
     # The fit is of two cores, a worker has one. bf16 products of such a core are some twice as fast as fp32 ones.
     return Machine(
         flops_16_bit=fitted.flops,

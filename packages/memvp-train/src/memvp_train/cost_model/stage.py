@@ -18,7 +18,7 @@ from memvp_train.cost_model.hardware import Machine, machine_named
 from memvp_train.cost_model.memory import Counts, Memory, memory_of, zero_stage
 from memvp_train.cost_model.micro_batch import StepShape
 from memvp_train.cost_model.traced_step import Gradients, TracedStep, build_on_meta, trace_step
-from memvp_train.methods.registry import Way
+from memvp_train.methods.registry import Method
 from memvp_train.models.vision import feature_shape
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,9 +72,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage of tuning, in one way, on one machine."""
+    """One stage of tuning, by one method, on one machine."""
 
-    way: Way
+    method: Method
     """How the language model is shown its images."""
     memory: Memory
     """Of one worker."""
@@ -158,8 +158,8 @@ def setup_of(
     return Setup(language, memvp, launch, machine, num_rows, tower=vision if is_live else None)
 
 
-def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, way: Way = "memory") -> StageCost:
-    """One stage in one way: two steps are traced, one of usual length for its time and the longest for its memory."""
+def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, method: Method = "memory") -> StageCost:
+    """One stage by one method: two steps are traced, the usual length for its time, the longest for its memory."""
     launch, machine = setup.launch, setup.machine
     workers = max(1, launch.num_workers)
     rows = min(stage.micro_batch_size, -(-stage.global_batch_size // workers))
@@ -175,7 +175,7 @@ def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, way: Way = "memo
     )
     gradients: Gradients = "sent" if zero_stage(launch) >= 2 else "accumulated" if accumulates else "new"
     step, peak = (
-        _traced(stage, replace(usual, num_tokens=length), setup=setup, way=way, gradients=gradients)
+        _traced(stage, replace(usual, num_tokens=length), setup=setup, method=method, gradients=gradients)
         for length in (text.num_tokens, text.longest)
     )
     memory = memory_of(
@@ -190,7 +190,7 @@ def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, way: Way = "memo
     sent = sent_bytes(step.counts, launch=launch, num_micro_batches=num_micro_batches)
     send = sent / (_link(machine, num_workers=workers) * machine.achieved_bandwidth)
     return StageCost(
-        way=way,
+        method=method,
         memory=memory,
         num_trained=step.counts.num_trained,
         num_steps=stage.steps_for(num_samples=text.num_samples),
@@ -202,9 +202,9 @@ def stage_cost(stage: StageConfig, *, setup: Setup, text: Text, way: Way = "memo
     )
 
 
-def _traced(stage: StageConfig, shape: StepShape, *, setup: Setup, way: Way, gradients: Gradients) -> TracedStep:
+def _traced(stage: StageConfig, shape: StepShape, *, setup: Setup, method: Method, gradients: Gradients) -> TracedStep:
     model = build_on_meta(
-        way,
+        method,
         language=setup.language,
         memvp=setup.memvp,
         lora=stage.lora,

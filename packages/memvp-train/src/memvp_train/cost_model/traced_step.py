@@ -12,7 +12,7 @@ from memvp_train.cost_model.hardware import Machine
 from memvp_train.cost_model.memory import Counts
 from memvp_train.cost_model.micro_batch import StepShape
 from memvp_train.cost_model.trace import Trace, tracing
-from memvp_train.methods.registry import Way, build_way
+from memvp_train.methods.registry import Method, build_method
 from memvp_train.models.language import build_language_model
 from memvp_train.training.loss import micro_batch_loss
 
@@ -34,7 +34,7 @@ class TracedStep:
 
 
 def build_on_meta(
-    way: Way,
+    method: Method,
     *,
     language: LanguageModelConfig,
     memvp: Mapping[str, Any],
@@ -43,10 +43,10 @@ def build_on_meta(
     vision: VisionConfig | None = None,
     recomputes: bool = False,
 ) -> Any:
-    """A way's model as a stage trains it, on the meta device; `vision` is a live tower, `recomputes` gradient
+    """A method's model as a stage trains it, on the meta device; `vision` is a live tower, `recomputes` gradient
     checkpointing."""
     language_model = build_language_model(language, dtype=dtype, meta=True)
-    model: Any = build_way(way, language_model, memvp=dict(memvp), lora=lora, vision=vision, meta=True)
+    model: Any = build_method(method, language_model, memvp=dict(memvp), lora=lora, vision=vision, meta=True)
     if recomputes:
         model.gradient_checkpointing_enable()
     return model.to(dtype=dtype)

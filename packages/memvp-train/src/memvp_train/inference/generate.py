@@ -15,7 +15,7 @@ from torch import Tensor
 from memvp_core import MemVPModel
 from memvp_data.samples import Sample
 from memvp_data.text import encode_prompt
-from memvp_train.inference.image_memory import ImageMemory, ImageSource, PredictError, Shown
+from memvp_train.inference.image_memory import FeatureSource, ImageMemory, PredictError, Shown
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def answer_samples(
     samples: Sequence[Sample],
     shown: Sequence[Shown],
     *,
-    source: ImageSource | None,
+    source: FeatureSource | None,
     settings: AnswerSettings,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:

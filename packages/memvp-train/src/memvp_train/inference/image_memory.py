@@ -23,7 +23,7 @@ class PredictError(ValueError):
     """Questions cannot be answered with what was given."""
 
 
-class ImageSource(Protocol):
+class FeatureSource(Protocol):
     """Features by image name: a FeatureStore, or a tower that looks at pixels."""
 
     def __contains__(self, image_id: object, /) -> bool: ...
@@ -44,7 +44,7 @@ def other_images(images: Iterable[Shown]) -> dict[str, str]:
     return {image_id: names[(place + shift) % len(names)] for place, image_id in enumerate(names)}
 
 
-def check_images(images: Iterable[Shown], *, source: ImageSource | None) -> None:
+def check_images(images: Iterable[Shown], *, source: FeatureSource | None) -> None:
     """Refuse images that the source does not have."""
     missing = sorted({name for shown in images for name in shown if source is None or name not in source})
     if missing:
@@ -56,7 +56,7 @@ def check_images(images: Iterable[Shown], *, source: ImageSource | None) -> None
 class ImageMemory:
     """The memory of the images that some questions are shown; it stays on the CPU, a batch takes what it reads."""
 
-    def __init__(self, model: MemVPModel, images: Iterable[Shown], *, source: ImageSource | None) -> None:
+    def __init__(self, model: MemVPModel, images: Iterable[Shown], *, source: FeatureSource | None) -> None:
         """Encodes at once every image that is named, once."""
         # In the order of their names, as feature shards are written: a disk reads them forwards.
         names = sorted({name for shown in images for name in shown})
@@ -80,7 +80,7 @@ class ImageMemory:
         return VisualMemory.cat(joined), index
 
 
-def _encoded(model: MemVPModel, names: Sequence[str], *, source: ImageSource) -> VisualMemory:
+def _encoded(model: MemVPModel, names: Sequence[str], *, source: FeatureSource) -> VisualMemory:
     device = next(model.parameters()).device
     blocks = [names[start : start + _ENCODED_AT_ONCE] for start in range(0, len(names), _ENCODED_AT_ONCE)]
     parts = [model.encode(source.load(block).to(device)).to("cpu") for block in blocks]

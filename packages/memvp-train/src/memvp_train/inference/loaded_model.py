@@ -10,7 +10,7 @@ from memvp_core import MemVPModel
 from memvp_data.features import FeatureStore
 from memvp_data.samples import read_image_ids
 from memvp_train.features.live import LiveFeatures, pixel_store
-from memvp_train.inference.image_memory import ImageSource, Shown, other_images
+from memvp_train.inference.image_memory import FeatureSource, Shown, other_images
 from memvp_train.inference.prediction_job import PredictionJob
 from memvp_train.models.language import build_language_model, build_tokenizer
 from memvp_train.models.vision import build_vision_tower
@@ -28,7 +28,7 @@ class LoadedJobs:
         """Model with the job's adapter, in evaluation mode, and tokenizer."""
         return self._model.get((job.language, job.adapter, job.vision), lambda: _load_model(job))
 
-    def source(self, job: PredictionJob) -> ImageSource | None:
+    def source(self, job: PredictionJob) -> FeatureSource | None:
         """Where the features of the job's images come from."""
         if job.images is not None and job.vision is not None:
             model, _ = self.model(job)

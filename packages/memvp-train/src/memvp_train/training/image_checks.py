@@ -13,7 +13,7 @@ from memvp_train.models.vision import feature_shape
 from memvp_train.training.token_cache import EncodedTable
 
 
-def check_images(run: StageRun, tables: Mapping[str, EncodedTable]) -> None:
+def check_stage_images(run: StageRun, tables: Mapping[str, EncodedTable]) -> None:
     """Refuse images that are missing, or that the memory cannot take; `tables` by the file of their samples."""
     source = image_source(run)
     if source is None:

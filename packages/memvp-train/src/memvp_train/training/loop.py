@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import torch
 
-from memvp_data.dataloader.loader import Batch
+from memvp_data.dataloader.batch import Batch
+from memvp_data.dataloader.prefetch import Batches
 from memvp_train.checkpoints.state import CheckpointStore, TrainingState
 from memvp_train.config import StageConfig
 from memvp_train.engines.local import Engine
@@ -32,12 +33,6 @@ class TrainingError(ValueError):
 
 class BatchError(RuntimeError):
     """A micro-batch failed for a reason that may be gone when training is started again."""
-
-
-class Batches(Protocol):
-    """This rank's micro-batches of a global step; the same samples for any world size."""
-
-    def at(self, step: int, /) -> list[Batch]: ...
 
 
 @dataclass

@@ -12,7 +12,7 @@ from memvp_train.methods.memvp import blank_model
 from memvp_train.models.language import decoder_start_token
 from memvp_train.optim.schedules import base_rate_warning, warmup_steps
 from memvp_train.training.checks import check_model, check_stage
-from memvp_train.training.image_checks import check_images
+from memvp_train.training.image_checks import check_stage_images
 from memvp_train.training.plan import WorkerPlan
 from memvp_train.training.token_cache import encoded_table
 
@@ -41,7 +41,7 @@ def prepare_stage(
     tables = {run.samples: table}
     if run.validation is not None:
         tables[run.validation] = encoded_table(run, of="validation", **how)
-    check_images(run, tables)
+    check_stage_images(run, tables)
     num_steps = run.stage.steps_for(num_samples=len(table))
     return WorkerPlan(
         run=run,
