@@ -2,11 +2,11 @@
 
 import time
 
+from memvp_data.files.hashing import hash_file
 from memvp_train.config import StageConfig, StageRun
 from memvp_train.training.metrics_log import MetricsRow, read_metrics
 from pipelines.steps.data import context_of
 from pipelines.tracking.step_run import StepRun
-from pipelines.workflow.digests import digest_file
 from pipelines.workflow.paths import METRICS_NAME, samples_path
 from pipelines.workflow.run_folder import read_json
 from pipelines.workflow.step import StepContext, StepOutcome
@@ -85,7 +85,7 @@ def _log_checkpoints(run: StepRun, rows: list[MetricsRow]) -> None:
         own = [row for row in rows if row["step"] == step]
         numbers = {name: row[name] for row in own for name in ("loss", "validation_loss") if name in row}
         folder = str(state.parent.relative_to(run.step.folder))
-        run.log_weights(f"step-{step}", step=step, digest=digest_file(state), folder=folder, numbers=numbers)
+        run.log_weights(f"step-{step}", step=step, digest=hash_file(state), folder=folder, numbers=numbers)
 
 
 class _Curve:

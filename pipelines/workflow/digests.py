@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-_CHUNK = 1 << 20
+from memvp_data.files.hashing import hash_file
+
 # Hashing a 13 GB checkpoint on every submission would cost a minute; above this, size and time of change stand in.
 LARGEST_HASHED_INPUT = 1 << 30
 
@@ -18,21 +19,12 @@ def digest_json(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def digest_file(path: Path) -> str:
-    """SHA-256 of the file's bytes."""
-    sha = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            sha.update(chunk)
-    return sha.hexdigest()
-
-
 def input_digest(path: Path) -> str:
     """Identity of one input file: its hash, or size and time of change above `LARGEST_HASHED_INPUT` bytes."""
     status = path.stat()
     if status.st_size > LARGEST_HASHED_INPUT:
         return f"{status.st_size}:{status.st_mtime_ns}"
-    return digest_file(path)
+    return hash_file(path)
 
 
 def folder_digest(folder: Path) -> str:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from memvp_data.files.hashing import hash_file
 from pipelines.console.progress import StepProgress
-from pipelines.workflow.digests import code_digest, digest_file, digest_json, library_versions
+from pipelines.workflow.digests import code_digest, digest_json, library_versions
 from pipelines.workflow.run_folder import read_json, write_json
 
 RECORD_NAME = "step.json"
@@ -144,7 +145,7 @@ def first_fault(record: StepRecord, *, folder: Path, depth: Literal["full", "siz
         path = folder / name
         if not path.is_file():
             return f"{path} is missing"
-        if path.stat().st_size != entry["bytes"] or (depth == "full" and digest_file(path) != entry["sha256"]):
+        if path.stat().st_size != entry["bytes"] or (depth == "full" and hash_file(path) != entry["sha256"]):
             return f"{path} was changed"
     return None
 
@@ -180,7 +181,7 @@ def step_folder(run_folder: Path, *, step: str, key: str) -> Path:
 def _describe_outputs(outputs: Sequence[Path], *, folder: Path) -> dict[str, dict[str, Any]]:
     described = {}
     for file in sorted(_files(outputs)):
-        digest = _hash_in_manifest(file) or digest_file(file)
+        digest = _hash_in_manifest(file) or hash_file(file)
         described[str(file.relative_to(folder))] = {"sha256": digest, "bytes": file.stat().st_size}
     return described
 
