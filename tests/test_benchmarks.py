@@ -21,8 +21,8 @@ SCRIPTS = (
     "plan_beside_paper",
     "prediction",
 )
-SLOW_SCRIPTS = ("train_memory_zero", "train_overhead", "extraction_overhead")
-"""They start workers."""
+SLOW_SCRIPTS = ("train_memory_zero", "train_overhead", "extraction_overhead", "startup")
+"""They start workers or whole jobs."""
 
 
 def numbers_in(content: Any) -> list[float]:

@@ -98,7 +98,8 @@ class _Job:
             preflight.check_models(self.config)
             self._models_checked = True
         if "stage" in step.about and self.config.launch.num_workers == 0:
-            self.console.print(f"{step.title}: training in this process on {num_cores()} cores")
+            cores = num_cores()
+            self.console.print(f"{step.title}: training in this process on {cores} core{'s'[: cores > 1]}")
         tracker = self.services.tracker
         with self._child(step, key=key) as run_id, step_progress(step.title, console=self.console) as progress:
             self.services.run_id = run_id

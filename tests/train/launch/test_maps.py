@@ -20,7 +20,7 @@ from memvp_train.models.language import build_language_model
 
 def test_workers_are_no_nicer_than_this_process(on_ray: str) -> None:
     # Ray's default is 15 above it: then whatever else runs on the machine starves the job.
-    assert map_shards(os.nice, [0]) == [os.nice(0)]
+    assert map_shards(lambda step: os.nice(step), [0]) == [os.nice(0)]
 
 
 def test_map_keeps_the_order_and_the_error(on_ray: str) -> None:

@@ -11,6 +11,14 @@ def num_cores() -> int:
     return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
 
 
+def yield_when_waiting() -> None:
+    """Threads of torch that wait for one another sleep at once; the variable counts if torch is not imported yet.
+
+    Spinning, as is usual, they take the cores from what they wait for as soon as anything else runs on the machine.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 @contextmanager
 def all_cores() -> Iterator[None]:
     """Let torch use them all while the block runs."""

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Installs requirements files into a virtual environment and says how far it is: with uv where it is there, else with pip.
+#   infra/install.sh .venv -r requirements.txt -r requirements-dev.txt
+set -eu
+
+python=$1/bin/python
+shift
+if command -v uv >/dev/null 2>&1; then
+    # uv reads no variables of pip.
+    [ -z "${PIP_FIND_LINKS:-}" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$(echo "$PIP_FIND_LINKS" | tr ' ' ',')}"
+    [ -z "${PIP_EXTRA_INDEX_URL:-}" ] || export UV_EXTRA_INDEX_URL="${UV_EXTRA_INDEX_URL:-$PIP_EXTRA_INDEX_URL}"
+    exec uv pip install --python "$python" "$@"
+fi
+# pip's own words, of which one a package is enough: what it looks at, what it downloads, what it installs.
+exec "$python" -m pip install --disable-pip-version-check --progress-bar on "$@"
