@@ -11,7 +11,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ray-up ray-down ray-demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data bench-train bench-plan bench-predict ui
+.PHONY: help setup demo ray-up ray-down ray-demo test test-slow test-faults test-oldest check format bench bench-core bench-forms bench-paper-shapes bench-seeds bench-data bench-train bench-plan bench-predict bench-startup ui
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -21,8 +21,10 @@ setup: $(STAMP) ## make .venv and install the packages and the tools
 $(STAMP): constraints.txt requirements.txt requirements-dev.txt $(wildcard packages/*/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "setup needs Python 3.11 or newer, $(PYTHON) is not; try: make setup PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@echo "1/2 making .venv"
+	@$(PYTHON) -m venv .venv
+	@echo "2/2 installing the packages of constraints.txt, $$(grep -c == constraints.txt) at most"
+	@infra/install.sh .venv -r requirements.txt -r requirements-dev.txt
 	@touch $@
 
 ray-up: $(STAMP) ## start a Ray head on this machine, to try a submitted job; with a token of its own
@@ -56,8 +58,7 @@ test-oldest: $(OLDEST)/.set-up ## run the tests of memvp-core with the oldest tr
 $(OLDEST)/.set-up: constraints.txt requirements-oldest.txt packages/memvp-core/pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	grep -vE '^(transformers|peft|tokenizers|huggingface_hub)==' constraints.txt > $(OLDEST)/constraints.txt
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  -c $(OLDEST)/constraints.txt -r requirements-oldest.txt
+	@infra/install.sh $(OLDEST) -c $(OLDEST)/constraints.txt -r requirements-oldest.txt
 	@touch $@
 
 check: $(STAMP) ## formatting, lint, types, and who imports whom
@@ -93,6 +94,9 @@ bench-predict: $(STAMP) ## throughput of predictions beside a bare loop of model
 bench-train: $(STAMP) ## what the training stack and feature extraction cost beside bare torch (minutes, on an idle machine)
 	$(BIN)/python benchmarks/train_overhead.py $(ARGS)
 	$(BIN)/python benchmarks/extraction_overhead.py $(ARGS)
+
+bench-startup: $(STAMP) ## processor seconds of --help, --dry-run and a job that re-uses everything (a minute or two)
+	$(BIN)/python benchmarks/startup.py $(ARGS)
 
 bench-plan: $(STAMP) ## planned memory beside measured, planned times beside the paper's
 	$(BIN)/python benchmarks/train_memory.py $(ARGS)

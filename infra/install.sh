@@ -8,8 +8,11 @@ shift
 if command -v uv >/dev/null 2>&1; then
     # uv reads no variables of pip.
     [ -z "${PIP_FIND_LINKS:-}" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$(echo "$PIP_FIND_LINKS" | tr ' ' ',')}"
-    [ -z "${PIP_EXTRA_INDEX_URL:-}" ] || export UV_EXTRA_INDEX_URL="${UV_EXTRA_INDEX_URL:-$PIP_EXTRA_INDEX_URL}"
+    if [ -n "${PIP_EXTRA_INDEX_URL:-}" ]; then
+        # As pip does: the best version of all indexes, not the first index that has any.
+        export UV_EXTRA_INDEX_URL="${UV_EXTRA_INDEX_URL:-$PIP_EXTRA_INDEX_URL}" UV_INDEX_STRATEGY=unsafe-best-match
+    fi
     exec uv pip install --python "$python" "$@"
 fi
-# pip's own words, of which one a package is enough: what it looks at, what it downloads, what it installs.
+echo "pip names each package as it gets it; unpacking them at the end takes it a minute or two without a word"
 exec "$python" -m pip install --disable-pip-version-check --progress-bar on "$@"

@@ -99,7 +99,7 @@ class _Job:
             self._models_checked = True
         if "stage" in step.about and self.config.launch.num_workers == 0:
             cores = num_cores()
-            self.console.print(f"{step.title}: training in this process on {cores} core{'s'[: cores > 1]}")
+            self.console.print(f"{step.title}: training in this process on {cores} core{'s' if cores > 1 else ''}")
         tracker = self.services.tracker
         with self._child(step, key=key) as run_id, step_progress(step.title, console=self.console) as progress:
             self.services.run_id = run_id
