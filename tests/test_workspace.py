@@ -158,6 +158,23 @@ def test_folder_can_be_seen_at_a_glance(package: str) -> None:
     assert not {folder: number for folder, number in folders.items() if number > MAX_FOLDER_MODULES}
 
 
+@pytest.mark.parametrize("path", all_python_files(), ids=label)
+def test_file_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{label(path)} has no docstring"
+
+
+@pytest.mark.parametrize("package", ["memvp_core", "memvp_data", "memvp_train"])
+def test_folder_lists_its_files(package: str) -> None:
+    """In the docstring of its `__init__.py`: `name: what it answers`, or `one, other: what they answer`."""
+    missing = []
+    for init in (path for path in python_files(package) if path.name == "__init__.py"):
+        docstring = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
+        lines = [line.partition(": ")[0] for line in docstring.splitlines()[1:]]
+        named = {name for line in lines for name in line.split(", ")}
+        missing += [label(path) for path in init.parent.glob("*.py") if path != init and path.stem not in named]
+    assert not missing, f"not in the docstring of their folder: {missing}"
+
+
 def test_no_catch_all_module() -> None:
     assert not [label(path) for path in all_python_files() if path.name in {"utils.py", "common.py", "base.py"}]
 

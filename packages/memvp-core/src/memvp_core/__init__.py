@@ -1,4 +1,18 @@
-"""Memory-space visual prompting: image features as extra key/value rows of a language model's FFNs."""
+"""Memory-space visual prompting: image features as extra key/value rows of a language model's FFNs.
+
+model: MemVPModel, the language model that reads images
+pretrained: what a model has learnt, saved and loaded
+config: every setting of a memory
+visual_memory: images projected once, to keep and carry
+backbones: where the feed-forward networks sit in each architecture
+injection: the retrieval beside these networks, by hooks
+lora: LoRA on the language model, through PEFT
+norms: the language model's norms, trained along
+flops: what a form costs, and which one `auto` takes
+reference: the paper's equations as loops
+trainer: adapters in the checkpoints of transformers' Trainer
+files: tensors and settings on disk
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
 """What a MemVPModel has learnt: named, counted, saved and loaded (save_pretrained, from_pretrained, push_to_hub).
 
-The model gives out what it holds as data (`SavedAdapter`); how that lies on disk is saving.py's concern, and how it is
-sent to the hub hub.py's.
+The model gives out what it holds as data (`SavedAdapter`); how that lies on disk is the concern of
+saving/adapter_files.py, and how it is sent to the hub that of saving/hub.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class AdapterFiles(nn.Module):
         print(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}")
 
     def save_pretrained(self, path: str | Path, *, state: Mapping[str, Tensor] | None = None) -> None:
-        """Write the adapter to a folder, a LoRA beside it in lora/; see saving.py.
+        """Write the adapter to a folder, a LoRA beside it in lora/; see saving/adapter_files.py.
 
         `state` (names as in `trainable_state`) replaces the model's own tensors: give the gathered ones under ZeRO-3.
         """
@@ -128,7 +128,7 @@ class AdapterFiles(nn.Module):
             load(self.language_model, saved.lora_folder)
 
     def push_to_hub(self, repo_id: str, **settings: Any) -> str:
-        """Send the adapter and a model card to the Hugging Face Hub; settings and result as in hub.py."""
+        """Send the adapter and a model card to the Hugging Face Hub; settings and result as in saving/hub.py."""
         language_config: Any = self.language_model.config
         card = hub.ModelCard(
             base_name=base_name(self.language_model),

@@ -1,0 +1,1 @@
+"""Training and inference of visual memories: one stage of tuning, on one process or on Ray; a folder each question."""

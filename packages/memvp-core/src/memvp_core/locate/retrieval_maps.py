@@ -1,7 +1,7 @@
 """Where in the image a word looked: how strongly each token activates the rows of its image, layer by layer.
 
 The maps are those of Fig. 5 of the paper (arXiv 2405.05615). What can be done about them is in editing.py, whether
-they tell the truth in faithfulness.py, how they look in viz.py.
+they tell the truth in faithfulness.py, how they look in plots.py.
 """
 
 from collections.abc import Callable, Generator

@@ -8,7 +8,7 @@
   the model, <x, W c> = <W^T x, c>: states are taken to the basis instead of rows to the model's width.
 * `direct` adds the rows first, once per call where all layers share the positions.
 
-All run the same `read`: they differ only in what `Entries` holds. Slow loops that say the same are in loops.py.
+All run the same `read_form`: they differ only in what `Entries` holds. Slow loops that say the same are in loops.py.
 
 Dimensions: B sequences, T tokens, U units (arrange.py), E entries, M queries of an entry, I images, P rows of an
 image, S position rows, N slots, C width of a code, D model width.

@@ -1,6 +1,6 @@
 """Batches of a training step: tokens padded to the right, each image's features once, and an index from row to image.
 
-A step is a pure function of its number. Every rank works out the whole global batch, plans how it is cut (planning.py)
+A step is a pure function of its number. Every rank works out the whole global batch, plans how it is cut (packing.py)
 and takes its share, so the samples of a step are the same for any number of ranks and resuming needs no state at all.
 """
 

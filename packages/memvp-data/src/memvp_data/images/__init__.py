@@ -1,4 +1,9 @@
-"""Images: bytes from outside decoded safely, and the one preprocessing of each vision tower."""
+"""Images: bytes from outside decoded safely, and the one preprocessing of each vision tower.
+
+decode: bytes from outside, decoded safely
+preprocessing: the one preprocessing of each vision tower
+pixels: pixels by image id, for a tower that trains along
+"""
 
 from memvp_data.images.decode import (
     PREPROCESSING,

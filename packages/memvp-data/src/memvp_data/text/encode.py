@@ -2,7 +2,7 @@
 
 A round is tokenised on its own, and its prompt ("USER: ... ASSISTANT:") apart from its answer, so the border between
 them falls exactly between two tokens, and the prompt at inference is token for token what training saw there. For an
-encoder-decoder both are texts of their own (text_pairs.py).
+encoder-decoder both are texts of their own (pairs.py).
 """
 
 from collections.abc import Iterable, Iterator

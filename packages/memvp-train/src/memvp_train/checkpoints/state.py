@@ -2,7 +2,7 @@
 
 A folder is a checkpoint only if `state.json` is there and every file has the length and SHA-256 it names; it is
 written last. A damaged checkpoint is passed over in favour of the one before it. Dropout needs no saved generator:
-loop.py seeds it from (seed, step, rank).
+training/loop.py seeds it from (seed, step, rank).
 """
 
 import hashlib

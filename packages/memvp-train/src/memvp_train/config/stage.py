@@ -25,7 +25,7 @@ class GroupSettings:
 
 @dataclass(frozen=True)
 class ParameterGroups:
-    """Groups of trained parameters that may have a rate and a decay of their own (optim.py says what is in which)."""
+    """Groups of trained parameters with a rate and a decay of their own; optim/optimizer.py says what is in which."""
 
     projector: GroupSettings | None = None
     """From image features to the width of the language model."""

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: ZeRO 1 to 3 behind the verbs of local_engine.Engine. The only file that imports deepspeed.
+"""The DeepSpeed engine: ZeRO 1 to 3 behind the verbs of engines/local.py. The only file that imports deepspeed.
 
 ZeRO 0 is data_parallel.py. Nothing is compiled: torch's AdamW is passed in and the shared-memory collective, which
 DeepSpeed would build with g++ at start-up, is switched off. DeepSpeed's own checkpoints (pickle, bound to a world size)
@@ -23,7 +23,7 @@ from memvp_train.optim import loss_scale
 from memvp_train.optim.optimizer import build_optimizer, parameter_groups
 
 _ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
-# The loss scale of loss_scale.py, in DeepSpeed's words; 0 makes it dynamic.
+# The loss scale of optim/loss_scale.py, in DeepSpeed's words; 0 makes it dynamic.
 _FP16 = {
     "enabled": True,
     "loss_scale": 0,

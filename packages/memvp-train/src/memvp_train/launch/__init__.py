@@ -1,1 +1,11 @@
-"""Launching on Ray: the session, the group of training workers, maps over items, and who is still alive."""
+"""Launching on Ray: the session, the group of training workers, maps over items, and who is still alive.
+
+session: connect to a Ray or start one
+workers: a group of training workers that goes on when some die
+maps: tasks over shards, actors over items
+actor_pool: which actor gets the next item
+heartbeat: signs of life of workers
+supervision: when a group is ended or given up
+ray_snapshot: Ray's own record of checkpoints, kept sound
+environment: variables and log levels for a block
+"""

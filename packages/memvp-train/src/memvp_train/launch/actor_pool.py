@@ -12,7 +12,7 @@ class ActorDied(Exception):
 
 
 class ActorCalls(Protocol):
-    """How actors are called: Ray's calls, in launch.py."""
+    """How actors are called: Ray's calls, in maps.py."""
 
     def start(self) -> tuple[Any, Any]:
         """A new actor, and a call that ends when it has its resources."""

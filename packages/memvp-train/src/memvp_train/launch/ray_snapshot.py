@@ -1,8 +1,8 @@
 """Ray Train's own record of checkpoints, `checkpoint_manager_snapshot.json`, which it does not write atomically.
 
 With a damaged record Ray refuses to start, with a missing one it starts its books anew. So a sound copy is kept after
-every commit and put back before a run. Which checkpoint training continues from does not depend on it: checkpoint.py
-finds them by their own hashes.
+every commit and put back before a run. Which checkpoint training continues from does not depend on it:
+checkpoints/state.py finds them by their own hashes.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A group of training workers on Ray that goes on when some of them die or hang.
 
 A driver that dies leaves committed checkpoints; the same call finds them. Checkpoints are found by their own hashes
-(checkpoint.py), so a damaged snapshot of Ray's cannot hide them or bring back a broken one.
+(checkpoints/state.py), so a damaged snapshot of Ray's cannot hide them or bring back a broken one.
 """
 
 import math

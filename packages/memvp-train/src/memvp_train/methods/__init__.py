@@ -1,1 +1,6 @@
-"""Tuning methods, a file each; registry.py lists them by name."""
+"""Tuning methods, a file each.
+
+registry: the methods by name
+memvp: images in memory
+input_space: images as input tokens
+"""

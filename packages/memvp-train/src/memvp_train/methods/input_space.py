@@ -39,7 +39,7 @@ class InputSpaceModel(nn.Module):
     ) -> Any:
         """The language model's output, its logits for the text alone (B, T, vocabulary)."""
         weight = next(self.projector.parameters())
-        # Not `.to`: a traced step (trace.py) leaves an index where its values are.
+        # Not `.to`: a traced step (cost_model/trace.py) leaves an index where its values are.
         index = torch.empty_like(image_index, device=weight.device).copy_(image_index)
         features: Any = visual_features if self.vision_tower is None else self.vision_tower(pixel_values)
         rows = self.projector(features.to(weight.dtype)).index_select(0, index)
