@@ -43,7 +43,7 @@ def test_shards_are_hashed_once_where_all_of_them_are_read(
     launch = LaunchConfig(num_workers=0, loader_processes=loader_processes)
     prepared = plan_of(tiny.run(tmp_path, num_steps=num_steps), launch)
     batches = training_batches(prepared, rank=0, world_size=1)
-    assert isinstance(batches.features, FeatureStore)
-    reader = batches.features._reader
+    assert isinstance(batches.source, FeatureStore)
+    reader = batches.source._reader
     reader.wait_until_verified()
     assert {reader.is_hashed(shard.name) for shard in reader.manifest.shards} == {is_hashed}

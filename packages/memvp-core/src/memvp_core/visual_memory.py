@@ -80,7 +80,7 @@ class VisualMemory:
         if len({len(memory) for memory in memories}) > 1:
             sizes = sorted({len(memory) for memory in memories})
             raise ValueError(f"these memories differ in their number of images: {sizes}; they must agree.")
-        return _stacked([_side_by_side(parts) for parts in zip(*map(_entries, memories), strict=True)])
+        return _stacked([_side_by_side(entries) for entries in zip(*map(_entries, memories), strict=True)])
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; an existing one is replaced whole or not at all."""
@@ -100,7 +100,7 @@ class VisualMemory:
 
 
 def _entries(memory: VisualMemory) -> list[VisualMemory]:
-    """Each entry by itself, without padding, every part present."""
+    """Each entry by itself, without padding, every tensor present."""
     return [_plain(memory[number]) for number in range(len(memory))]
 
 
@@ -113,30 +113,30 @@ def _plain(entry: VisualMemory) -> VisualMemory:
     return VisualMemory(entry.codes[:, kept], entry.projector, images[:, kept], weights[:, kept], blocked[:, kept])
 
 
-def _side_by_side(parts: Sequence[VisualMemory]) -> VisualMemory:
+def _side_by_side(entries: Sequence[VisualMemory]) -> VisualMemory:
     numbered: list[Tensor] = []
     first = 0
-    for part in parts:
-        assert part.row_images is not None
-        numbered.append(part.row_images + first)
-        first += int(part.row_images.max()) + 1 if part.num_rows else 0
-    tensors = [part._tensors() | {"row_images": images} for part, images in zip(parts, numbered, strict=True)]  # pyright: ignore[reportPrivateUsage]
+    for entry in entries:
+        assert entry.row_images is not None
+        numbered.append(entry.row_images + first)
+        first += int(entry.row_images.max()) + 1 if entry.num_rows else 0
+    tensors = [entry._tensors() | {"row_images": images} for entry, images in zip(entries, numbered, strict=True)]  # pyright: ignore[reportPrivateUsage]
     joined = {name: torch.cat([one[name] for one in tensors], dim=1) for name in tensors[0]}
-    return VisualMemory(projector=parts[0].projector, **joined)
+    return VisualMemory(projector=entries[0].projector, **joined)
 
 
 def _stacked(entries: Sequence[VisualMemory]) -> VisualMemory:
-    """Entries under each other, padded to the longest; parts that say nothing are left out."""
+    """Entries under each other, padded to the longest; tensors that say nothing are left out."""
     longest = max(entry.num_rows for entry in entries)
     tensors = [_padded(entry, longest) for entry in entries]
-    parts = {name: torch.cat([one[name] for one in tensors]) for name in tensors[0]}
+    stacked = {name: torch.cat([one[name] for one in tensors]) for name in tensors[0]}
     says = {
         "codes": True,
-        "row_images": bool(parts["row_images"].any()),
-        "row_weights": bool((parts["row_weights"] != 1).any()),
-        "blocked": bool(parts["blocked"].any()),
+        "row_images": bool(stacked["row_images"].any()),
+        "row_weights": bool((stacked["row_weights"] != 1).any()),
+        "blocked": bool(stacked["blocked"].any()),
     }
-    return VisualMemory(projector=entries[0].projector, **{name: parts[name] for name in parts if says[name]})
+    return VisualMemory(projector=entries[0].projector, **{name: stacked[name] for name in stacked if says[name]})
 
 
 def _padded(entry: VisualMemory, size: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Which rows of a batch read which image: from an image index to groups that share matrix products.
+"""Which sequences or tokens of a batch read which image: from an image index to groups that share matrix products.
 
 The keys and values of an image are stored once. To let many questions read them without copies, the batch is sorted
 so that images read by equally many units stand together; each such group is then one batched product. A unit is
@@ -35,7 +35,7 @@ class Group:
 
     @property
     def entry_slice(self) -> slice:
-        """The group's part of the entries."""
+        """The group's own among the entries."""
         return slice(self.first_entry, self.first_entry + self.num_entries)
 
     @property

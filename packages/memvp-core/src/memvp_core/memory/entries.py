@@ -21,7 +21,7 @@ Scale = float | Tensor
 
 
 class ReadParts(NamedTuple):
-    """What a visual prompt gives to read from; every part is a new tensor, never a parameter."""
+    """Parts: what a form needs of the prompt; every one is a new tensor, never a parameter."""
 
     rows: Float[Tensor, "I P C"] | None
     """Image rows: lambda f(z), or with a basis the codes of f(z) in it. None: there are no image rows."""
@@ -44,22 +44,22 @@ class ReadParts(NamedTuple):
 
 @dataclass(frozen=True)
 class Entries:
-    """Keys and values of the images of a batch. A missing part is None and contributes nothing."""
+    """Keys and values of the images of a batch. What is missing is None and contributes nothing."""
 
     key_rows: Float[Tensor, "E R C"] | None
-    """Image part of the keys; in `direct` form the whole keys."""
+    """Image rows of the keys; in `direct` form the whole keys."""
 
     value_rows: Float[Tensor, "E R C"] | None
-    """Image part of the values; in `direct` form the whole values."""
+    """Image rows of the values; in `direct` form the whole values."""
 
     basis: Float[Tensor, "D C"] | None
     """As in ReadParts."""
 
     key_positions: Float[Tensor, "*L S D"] | None
-    """Position part of the keys, for all layers or one each."""
+    """Position rows of the keys, for all layers or one each."""
 
     value_positions: Float[Tensor, "*L S D"] | None
-    """Position part of the values."""
+    """Position rows of the values."""
 
     row_scale: Scale
     """On what the image rows contribute to keys and values."""

@@ -156,14 +156,14 @@ class VisualPrompt(nn.Module):
     def _in_basis(self, codes: Tensor, row_images: Tensor | None) -> tuple[Tensor, Tensor]:
         """The same as W [c; 1; e_j]: bias and image embeddings are columns of the basis, whose codes are 1 or 0."""
         basis: Tensor = self.projector[-1](None)
-        parts, columns = [codes], [basis]
+        extended, columns = [codes], [basis]
         if self.config.projector_bias:
-            parts.append(codes.new_ones(*codes.shape[:2], 1))
+            extended.append(codes.new_ones(*codes.shape[:2], 1))
         if self.config.num_images > 1:
             one_hot = functional.one_hot(_numbers_of(codes, row_images), self.config.num_images)
-            parts.append(one_hot.to(codes.dtype))
+            extended.append(one_hot.to(codes.dtype))
             columns.append(self.image_embedding.T)
-        return torch.cat(parts, dim=-1), torch.cat(columns, dim=1)
+        return torch.cat(extended, dim=-1), torch.cat(columns, dim=1)
 
     def _scales(self) -> tuple[Scale, Scale]:
         if self.config.learn_scales:

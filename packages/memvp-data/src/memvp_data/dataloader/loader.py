@@ -36,7 +36,7 @@ class TrainingBatches:
     def __init__(
         self,
         encoded: Sequence[Encoded] | SampleRows,
-        features: ImageSource | None,
+        source: ImageSource | None,
         *,
         seed: int,
         global_batch_size: int,
@@ -52,8 +52,8 @@ class TrainingBatches:
         packed_tokens: int | None = None,
         mean_over: Literal["tokens", "samples"] = "tokens",
     ) -> None:
-        """`features` may be None for text only; `feature_shape` (g, c) is then the shape of the zero images. They may
-        also be pixels (`PixelStore`), of shape (3, S, S). `num_slots` are the rows that the memory can take.
+        """`source` gives features, (g, c) an image, or pixels (`PixelStore`), (3, S, S); None is for text only, and
+        `feature_shape` then the shape of the zero images. `num_slots` are the rows that the memory can take.
 
         With `decoder_start_token_id` batches are for an encoder-decoder, whose decoder begins with that token.
 
@@ -71,11 +71,11 @@ class TrainingBatches:
         check_tokens(self.rows, token_budget=token_budget, packed_tokens=packed_tokens)
         if decoder_start_token_id is not None and packed_tokens is not None:
             raise ValueError("packed_tokens are for causal models; leave it out for an encoder-decoder")
-        _check_images(self.rows, features=features, feature_shape=feature_shape)
-        if features is not None and num_slots is not None:
-            check_slots(self.rows, num_rows=features.num_rows, num_slots=num_slots)
+        _check_images(self.rows, source=source, feature_shape=feature_shape)
+        if source is not None and num_slots is not None:
+            check_slots(self.rows, num_rows=source.num_rows, num_slots=num_slots)
         self.decoder_start_token_id = decoder_start_token_id
-        self.features, self.feature_shape, self.pad_token_id = features, feature_shape, pad_token_id
+        self.source, self.feature_shape, self.pad_token_id = source, feature_shape, pad_token_id
         self.seed, self.global_batch_size, self.micro_batch_size = seed, global_batch_size, micro_batch_size
         self.rank, self.world_size = rank, world_size
         self.token_budget, self.packed_tokens, self.mean_over = token_budget, packed_tokens, mean_over
@@ -142,7 +142,7 @@ class TrainingBatches:
         entries = list(dict.fromkeys(one.image_ids for row in samples for one in row if one.image_ids))
         return collate(
             segments,
-            shown=shown_images(entries, source=self.features, feature_shape=self.feature_shape),
+            shown=shown_images(entries, source=self.source, feature_shape=self.feature_shape),
             entries={image_ids: place for place, image_ids in enumerate(entries)},
             pad_token_id=self.pad_token_id,
             num_global_labels=divisor,
@@ -176,14 +176,14 @@ def check_tokens(rows: SampleRows, *, token_budget: int | None, packed_tokens: i
         raise ValueError(f"token_budget {token_budget} must hold a row of packed_tokens {packed_tokens}; raise it")
 
 
-def _check_images(rows: SampleRows, *, features: ImageSource | None, feature_shape: tuple[int, ...]) -> None:
-    if features is not None and features.feature_shape != tuple(feature_shape):
-        raise ValueError(f"features are {features.feature_shape} per image, the model expects {tuple(feature_shape)}")
-    missing = next((name for name in rows.image_names() if features is None or name not in features), None)
+def _check_images(rows: SampleRows, *, source: ImageSource | None, feature_shape: tuple[int, ...]) -> None:
+    if source is not None and source.feature_shape != tuple(feature_shape):
+        raise ValueError(f"features are {source.feature_shape} per image, the model expects {tuple(feature_shape)}")
+    missing = next((name for name in rows.image_names() if source is None or name not in source), None)
     if missing is not None:
         samples = (rows.row(rows.first_row(place), place=place) for place in range(len(rows)))
         sample = next(one for one in samples if missing in one.image_ids)
-        where = "no feature store was given" if features is None else "the feature store does not have it"
+        where = "no feature store was given" if source is None else "the feature store does not have it"
         raise ValueError(f"sample {sample.id!r} needs image {missing!r}, but {where}; extract its features")
 
 
