@@ -8,4 +8,6 @@ heartbeat: signs of life of workers
 supervision: when a group is ended or given up
 ray_snapshot: Ray's own record of checkpoints, kept sound
 environment: variables and log levels for a block
+cores: how many cores this process has, and torch on all of them
+checks: a launch that cannot start here is refused
 """

@@ -17,4 +17,6 @@ validation: scores, the best step, when to stop
 metrics_log: one row per step, written, read and followed
 failures: which samples a failure comes from
 result: what a finished stage leaves
+model_checks: whether the models and settings of a job fit together
+last_ffn: the last FFN on labelled tokens alone
 """
