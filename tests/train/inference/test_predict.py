@@ -122,6 +122,32 @@ def test_language_model_alone_answers_without_images(job: PredictionJob, tmp_pat
     assert all(row["images"] == [] for row in rows)
 
 
+def test_jobs_with_the_same_answers_are_answered_once(job: PredictionJob, tmp_path: Path) -> None:
+    write_samples(
+        tmp_path / "text.parquet", [replace(sample, image_ids=()) for sample in list(read_samples(job.samples))[:12]]
+    )
+    text = replace(job, samples=str(tmp_path / "text.parquet"))
+    outs = {tmp_path / mode: replace(text, image=mode) for mode in ("own", "none", "other")}
+    alone = tmp_path / "alone"
+    given: list[Any] = []
+
+    def note(make: Any, items: Sequence[Any], **settings: Any) -> list[Any]:
+        given.extend(items)
+        return map_in_process(make, items, **settings)
+
+    seen: list[int] = []
+    answer_all({**outs, alone: replace(text, adapter=None, image="none")}, map_actors=note, progress=seen.append)
+    assert [item["start"] for item in given] == [0, 5, 10] * 2
+    assert seen == [0, 15, 30, 36, 41, 46, 48]
+    assert len({path.read_bytes() for path in outs}) == 1
+    assert alone.is_file()
+    # One that is gone is copied from one that is there.
+    (tmp_path / "own").unlink()
+    answer_all(outs, map_actors=_refused, progress=seen.append)
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "none").read_bytes()
+    assert seen[-1] == 36
+
+
 class Broken(ShardAnswerer):
     """Stops in the middle, once its shard is written or before."""
 

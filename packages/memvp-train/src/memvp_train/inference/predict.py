@@ -2,12 +2,14 @@
 
 A shard is a run of consecutive samples. Its file appears whole, with a note of what it was made from; called again,
 `answer` keeps what is whole and still right and makes the rest. The final file holds the shards in the samples' order,
-so it is the same for any number of actors and any order in which they finish.
+so it is the same for any number of actors and any order in which they finish. Jobs that would give the same file, such
+as text-only questions shown their own images or none, are answered once.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +70,23 @@ def answer_all(
     plans = [_Plan.of(job.absolute(), out=Path(out).resolve()) for out, job in jobs.items()]
     for plan in plans:
         plan.check()
-    open_shards = [shard for plan in plans for shard in plan.open_shards()]
-    done = sum(plan.num_samples for plan in plans) - sum(shard.num_samples for shard in open_shards)
+    answering = _distinct(plans)
+    times = Counter(plan.made_from for plan in plans if not plan.is_finished())
+    open_shards = [(plan, shard) for plan in answering.values() for shard in plan.open_shards()]
+    counts = [times[plan.made_from] * shard.num_samples for plan, shard in open_shards]
+    done = sum(plan.num_samples for plan in plans) - sum(counts)
     progress(done)
 
     def on_done(place: int) -> None:
         nonlocal done
-        done += open_shards[place].num_samples
+        done += counts[place]
         progress(done)
 
     if open_shards:
-        items = [shard.item for shard in open_shards]
+        items = [shard.item for _, shard in open_shards]
         map_actors(ShardAnswerer, items, num_actors=min(num_actors, len(items)), on_done=on_done)
-    for plan in plans:
-        plan.finish()
+    for plan in sorted(plans, key=lambda plan: plan is not answering[plan.made_from]):
+        plan.finish(answered=answering[plan.made_from].out)
 
 
 class ShardAnswerer:
@@ -134,6 +139,8 @@ class _Plan:
         images = list(read_image_ids(job.samples))
         if not images:
             raise PredictError(f"{job.samples} holds no questions; write a samples table with at least one")
+        if not any(images):
+            job = replace(job, image="none")
         return cls(job, out, job.made_from(), images)
 
     @property
@@ -160,21 +167,37 @@ class _Plan:
         item = {"job": job, "start": start, "stop": stop, "path": str(path), "made_from": made_from}
         return _Shard(path, made_from, item)
 
+    def is_finished(self) -> bool:
+        """Whether its file is there and right."""
+        return is_whole(self.out, made_from=self.made_from)
+
     def open_shards(self) -> list[_Shard]:
         """Shards that must be answered."""
-        if is_whole(self.out, made_from=self.made_from):
+        if self.is_finished():
             return []
         return [shard for shard in self.shards() if not is_whole(shard.path, made_from=shard.made_from)]
 
-    def finish(self) -> None:
-        """Join the shards, unless that was done before, and clear them away."""
-        if not is_whole(self.out, made_from=self.made_from):
+    def finish(self, *, answered: Path) -> None:
+        """Join the shards, or copy the `answered` file of the same job, unless that was done before; clear up."""
+        if answered != self.out and not self.is_finished():
+            join_answers(self.out, [answered], made_from=self.made_from)
+        if not self.is_finished():
             shards = self.shards()
             missing = [shard.path.name for shard in shards if not is_whole(shard.path, made_from=shard.made_from)]
             if missing:
                 raise PredictError(f"{len(missing)} shards in {self.folder} were not written whole; run it again")
             join_answers(self.out, [shard.path for shard in shards], made_from=self.made_from)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _distinct(plans: Iterable[_Plan]) -> dict[str, _Plan]:
+    """By what they are made from, the plan that is answered for all that are alike: a finished one if there is one."""
+    found: dict[str, _Plan] = {}
+    for plan in plans:
+        known = found.get(plan.made_from)
+        if known is None or (plan.is_finished() and not known.is_finished()):
+            found[plan.made_from] = plan
+    return found
 
 
 def cut(images: Sequence[Shown], *, size: int) -> Iterator[tuple[int, int]]:
