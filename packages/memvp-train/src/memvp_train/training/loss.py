@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memvp_data.dataloader.batch import Batch, attention_bias
+from memvp_train.training.last_ffn import last_ffn_where
 
 IGNORED = -100
 
@@ -36,10 +37,16 @@ def micro_batch_loss(model: nn.Module, batch: Batch, *, device: torch.device, dt
 
     The sum of these over all micro-batches of all ranks is the loss of the global batch, whatever the split.
     """
-    output = model(**model_inputs(batch, device=device, dtype=dtype))
     weights = None if batch.label_weights is None else batch.label_weights.to(device)
     is_causal = batch.decoder_input_ids is None
+    with last_ffn_where(model, _before_labels(batch.labels) if is_causal and batch.segments is None else None):
+        output = model(**model_inputs(batch, device=device, dtype=dtype))
     return token_loss_sum(output.logits, batch.labels.to(device), weights, shift=is_causal) / batch.num_global_labels
+
+
+def _before_labels(labels_BT: Tensor) -> Tensor:
+    """(B, T) whether the logits of a token are about a label, that of the token after it."""
+    return F.pad(labels_BT[:, 1:] != IGNORED, (0, 1))
 
 
 def model_inputs(batch: Batch, *, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
