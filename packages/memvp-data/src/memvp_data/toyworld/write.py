@@ -11,7 +11,9 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,12 +106,16 @@ def write_toyworld(folder: Path | str, config: ToyWorldConfig, *, progress: Call
 
 
 def _write_images(root: Path, splits: dict[str, list[Scene]], seed: int, progress: Callable[[int], object]) -> None:
-    for split, scenes in splits.items():
-        (root / split).mkdir(parents=True)
-        for i, scene in enumerate(scenes):
-            noise = np.random.default_rng([seed, zlib.crc32(split.encode()), i])
-            draw_scene(scene, noise).save(root / _image(split, i), quality=95, subsampling=0)
-            progress(1)
+    def write(split: str, number: int, scene: Scene) -> None:
+        noise = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
+        draw_scene(scene, noise).save(root / _image(split, number), quality=95, subsampling=0)
+
+    # Noise and encoding, most of the work, run outside Python's lock.
+    with ThreadPoolExecutor() as pool:
+        for split, scenes in splits.items():
+            (root / split).mkdir(parents=True)
+            for _ in pool.map(partial(write, split), range(len(scenes)), scenes):
+                progress(1)
 
 
 def _image(split: str, number: int) -> str:
