@@ -28,8 +28,10 @@ STAGE1_FILE = "blip_laion_cc_sbu_558k.json"
 STAGE2_FILE = "llava_v1_5_mix665k.json"
 Record = dict[str, Any]
 
-# Counting is what a language model forgets first while it learns to look, so talks about told scenes count more.
-TOLD_TASKS = (*TASKS, "count", "count", "count")
+# What takes several look-ups is learnt last, so talks about shown scenes ask more of it.
+SHOWN_TASKS = (*TASKS, "count", "exist", "compare", "spatial")
+# Counting is what a language model forgets first while it learns to look, so it is half of talks about told scenes.
+TOLD_TASKS = (*TASKS, "count", "count", "count", "count", "count")
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _conversations(rng: Random, train: list[Scene], told: list[Scene], *, turns:
     """Image records and text-only records, shuffled as the official file is."""
     records = []
     for i, scene in enumerate(train):
-        spoken = _turns(rng, scene, opening="<image>\n", count=turns, held_out="seen")
+        spoken = _turns(rng, scene, opening="<image>\n", count=turns, held_out="seen", tasks=SHOWN_TASKS)
         records.append(_record(f"{i:09d}", spoken, image=_image("train", i)))
     for i, scene in enumerate(told):
         told_as = f"{caption(scene, order=rng)} . "
@@ -147,7 +149,7 @@ def _conversations(rng: Random, train: list[Scene], told: list[Scene], *, turns:
 
 
 def _turns(
-    rng: Random, scene: Scene, *, opening: str, count: int, held_out: PairPolicy, tasks: tuple[str, ...] = TASKS
+    rng: Random, scene: Scene, *, opening: str, count: int, held_out: PairPolicy, tasks: tuple[str, ...]
 ) -> list[tuple[str, str]]:
     drawn = [task for _ in range(-(-count // len(tasks))) for task in rng.sample(tasks, len(tasks))][:count]
     turns: list[tuple[str, str]] = []
