@@ -37,7 +37,7 @@ ray-demo: $(STAMP) ## start a head, submit RECIPE to it as to a cluster, stop th
 	@infra/ray/local_head.sh up
 	@trap 'infra/ray/local_head.sh down' EXIT; \
 	  infra/ray/local_head.sh submit python pipelines/instruct_tune.py \
-	  --config $(RECIPE) --storage=$(abspath $(STORAGE)) $(ARGS)
+	  --config $(RECIPE) --storage=$(abspath $(STORAGE)) --launch.num_workers=2 $(ARGS)
 
 demo: $(STAMP) ## run the whole job on the toy world, on CPU
 	$(BIN)/python pipelines/instruct_tune.py --config $(RECIPE) $(ARGS)
