@@ -113,3 +113,15 @@ def test_nothing_is_left_out_of_packed_rows_or_where_most_tokens_have_labels() -
     batch = _batch()
     full = Batch(**{**vars(batch), "labels": batch.input_ids})
     assert _seen(_model(), full)[1] == [13, 13]
+
+
+@pytest.mark.parametrize(
+    "kept", [torch.zeros(2, 8, dtype=torch.bool), torch.ones(2, 8, dtype=torch.bool, device="meta")]
+)
+def test_nothing_is_left_out_without_labels_or_without_values(kept: Tensor) -> None:
+    """A micro-batch may have no label, and a plan is traced where labels have no values."""
+    model = _model()
+    ffn = model.language_model.get_submodule(model.injection.sites[-1].last)
+    before = len(ffn._forward_pre_hooks)
+    with step.last_ffn_where(model, kept):
+        assert len(ffn._forward_pre_hooks) == before

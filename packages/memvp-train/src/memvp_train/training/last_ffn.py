@@ -22,7 +22,8 @@ def last_ffn_where(model: nn.Module, kept_BT: Tensor | None) -> Iterator[None]:
 
     `kept_BT` is best on the CPU: its values decide shapes, which a GPU would have to be waited for.
     """
-    ffn = None if kept_BT is None else _last_ffn(model)
+    # Traced on the meta device values are unknown; a plan counts the whole FFN.
+    ffn = None if kept_BT is None or kept_BT.is_meta else _last_ffn(model)
     num_kept = 0 if kept_BT is None or ffn is None else int(kept_BT.sum(dim=1).max())
     if ffn is None or kept_BT is None or not 0 < num_kept <= kept_BT.shape[1] // 2:
         yield
