@@ -9,14 +9,14 @@ from torch import Tensor
 
 from memvp_core import MemVPModel
 from memvp_data.dataloader.batch import Batch
-from memvp_data.loader import TrainingBatches
+from memvp_data.dataloader.loader import TrainingBatches
 from memvp_data.text import Encoded
-from memvp_train import step
 from memvp_train.config import LoraSettings
-from memvp_train.models import lora_config
+from memvp_train.methods.memvp import lora_config
+from memvp_train.training import loss as step
 from tests.core.conftest import make_model
 from tests.core.tiny_models import VOCABULARY, make_tiny
-from tests.data.test_packing import MadeUpFeatures
+from tests.data.dataloader.test_packed_batches import MadeUpFeatures
 
 WHOLE = ("llama", "qwen3", "gemma3", "mixtral", "qwen3_moe", "mistral", "qwen2", "phi3", "gpt_neox")
 NUM_SAMPLES, LABELS = 5, 3
