@@ -1,4 +1,4 @@
-"""The settings of a job, as frozen dataclasses: what a recipe may say. Reading recipes is settings.py.
+"""The settings of a job, as frozen dataclasses: what a recipe may say. Reading recipes: jobs/command_line.py.
 
 Settings of the parts (models, stages, launch) live with the parts; this file only adds what the job itself needs.
 """

@@ -1,7 +1,7 @@
 """The page a person reads: what was run, scores with intervals, curves, maps, answers, settings. `write_page` makes it.
 
 It takes plain data and knows no job: a `Page` of one job, of a single-task recipe, or of any adapters on any
-benchmarks looks the same. Who fills it in: job_page.py.
+benchmarks looks the same. Who fills it in: page_content.py.
 """
 
 import math

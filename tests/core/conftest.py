@@ -1,7 +1,7 @@
 """Tiny models in float64, and the oracle: the base model's own FFNs with the memory rows written into their weights.
 
 The shapes in memvp_core's annotations are checked while the tests run, except where a wrong argument is the caller's
-mistake and has a sentence of its own (config.py, model.py, locate.py, vision.py).
+mistake and has a sentence of its own (config.py, model.py, locate/, vision/).
 """
 
 from collections.abc import Callable
