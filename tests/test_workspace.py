@@ -163,7 +163,7 @@ def test_file_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{label(path)} has no docstring"
 
 
-@pytest.mark.parametrize("package", ["memvp_core", "memvp_data", "memvp_train"])
+@pytest.mark.parametrize("package", SOURCES)
 def test_folder_lists_its_files(package: str) -> None:
     """In the docstring of its `__init__.py`: `name: what it answers`, or `one, other: what they answer`."""
     missing = []

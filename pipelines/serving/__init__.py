@@ -1,4 +1,4 @@
 """Models as MLflow stores and serves them.
 
-mlflow_model.py the file that MLflow runs when a registered model is loaded
+mlflow_model: the file that MLflow runs when a registered model is loaded
 """
