@@ -34,11 +34,14 @@ _ON_RAY = (
 )
 # A file that takes most of a minute and comes last would keep one process at work while the other waits.
 _LONG = (
+    "tests/faults/test_tracking_down.py",
+    "tests/faults/test_two_launches.py",
     "tests/train/engines/test_deepspeed.py",
     "tests/train/engines/test_zero3.py",
     "tests/train/inference/test_predict.py",
     "tests/pipelines/test_recipes.py",
     "tests/pipelines/test_benchmark_jobs.py",
+    "tests/core/test_architectures.py",
     "tests/data/shards/test_killed_writer.py",
     "tests/test_benchmarks.py",
 )
