@@ -24,8 +24,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from memvp_data import features as features_module
 from memvp_data.features import FeatureStore, feature_record
+from memvp_data.features import store as features_module
 from memvp_data.images import load_image, preprocess
 from memvp_data.shards import write_shards
 from memvp_data.shards.reader import ShardReader

@@ -12,7 +12,7 @@ TOYWORLD = ["--config", "pipelines/recipes/toyworld.yaml", "--gpu", "cpu", "--gp
 def test_json_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TOYWORLD, "--json", "--tokens", "stage1=20,60,5", "--stage1.micro_batch_size=8"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["texts"]["stage1"] == {"num_samples": 3200, "num_tokens": 20, "longest": 60, "num_labels": 5}
+    assert plan["texts"]["stage1"] == {"num_samples": 4000, "num_tokens": 20, "longest": 60, "num_labels": 5}
     assert (plan["features"]["num_rows"], plan["features"]["width"]) == (36, 128)
     for costs in plan["stages"].values():
         assert [one["method"] for one in costs] == ["memory", "input space", "full"]

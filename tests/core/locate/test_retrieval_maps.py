@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from memvp_core import VisualMemory
-from memvp_core import memory as retrieval
 from memvp_core.locate import mask_rows, mean_over_layers, mean_over_tokens, on_grid, retrieval_map, scale_rows
+from memvp_core.memory import forms as retrieval
 from memvp_core.memory.reading import Reading
 from tests.core.tiny_models import ARCHITECTURES, ENCODER_DECODERS, make_tiny
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from memvp_data import features as features_module
 from memvp_data.features import FeatureStore, feature_record, parse_features, pooled
+from memvp_data.features import store as features_module
 from memvp_data.shards import ShardError, write_shards
 
 

@@ -18,8 +18,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from memvp_data import images
 from memvp_data.images import PREPROCESSING, ImageError, image_records, load_image, preprocess, preprocessing
+from memvp_data.images import decode as images
 from memvp_data.images.preprocessing import CLIP_MEAN, CLIP_STD
 
 

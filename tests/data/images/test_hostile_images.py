@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from memvp_data import images
 from memvp_data.images import ImageError, image_records, load_image
+from memvp_data.images import decode as images
 
 
 def encoded(image: Image.Image, kind: str, **settings: object) -> bytes:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from memvp_data.shards import ShardError, write_shards
-from memvp_data.shards import verify as verification
 from memvp_data.shards.reader import ShardReader
+from memvp_data.shards.verify import verify
 
 RECORDS = [(f"key{number}", {"jpg": bytes([65 + number]) * 900, "txt": b"t"}) for number in range(6)]
 
@@ -91,7 +91,7 @@ def test_quarantine_leaves_out_what_is_damaged_and_counts_it(folder: Path) -> No
     assert account.left_out == {"images-00000.tar": ("key0",), "images-00002.tar": ("key4", "key5")}
     assert (account.num_kept, account.num_left_out) == (3, 3)
     assert str(account) == "3 samples kept, 3 left out (1 of images-00000.tar, 2 of images-00002.tar), 3 faults"
-    assert list(account.faults) == verification.verify(folder)
+    assert list(account.faults) == verify(folder)
     with pytest.raises(ShardError, match=r"no key 'key0' in .* \(3 keys\)"):
         reader.read("key0")
 

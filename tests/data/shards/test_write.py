@@ -131,7 +131,7 @@ def test_fewer_shards_than_before_leave_no_old_one_behind(tmp_path: Path) -> Non
 
 KILLED_WRITER = """
     import os, signal, sys
-    from memvp_data import shards
+    from memvp_data.shards import write as shards
     folder, last = sys.argv[1], int(sys.argv[2])
     records = [(f"k{n:04d}", {"jpg": bytes([n]) * 700, "txt": b"t"}) for n in range(5)]
 
