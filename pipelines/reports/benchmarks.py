@@ -109,6 +109,6 @@ FORM = ReportForm(
     numbers=_numbers,
     facts=_facts,
     title=_title,
-    score_name=lambda name: name,
+    score_titles=lambda names: {name: name for name in names},
     pairs=_pairs,
 )

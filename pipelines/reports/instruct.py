@@ -1,6 +1,6 @@
 """The report of instruction tuning: every ablation on the job's own questions, accuracies between 0 and 1."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.evaluation.model_states import ABLATIONS
@@ -87,6 +87,13 @@ def _facts(report: Report) -> dict[str, str]:
     }
 
 
+def _score_titles(names: Iterable[str]) -> dict[str, str]:
+    """ "task colour" -> "colour", the toy world's tasks in their reading order."""
+    titles = {name: name.removeprefix("task ") for name in names}
+    place = {task: number for number, task in enumerate(("accuracy", *TASK_ORDER))}
+    return dict(sorted(titles.items(), key=lambda item: (place.get(item[1], len(place)), item[1])))
+
+
 def _pairs(results: ScoredSet) -> list[tuple[Scored, Scored]]:
     """The tuned model against every other row."""
     tuned = [row for row in results.rows if row.state == _TUNED]
@@ -104,6 +111,6 @@ FORM = ReportForm(
     numbers=_numbers,
     facts=_facts,
     title=lambda results: _TITLES[results.split],
-    score_name=lambda name: name.removeprefix("task "),
+    score_titles=_score_titles,
     pairs=_pairs,
 )

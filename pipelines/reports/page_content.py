@@ -88,7 +88,7 @@ def _benchmark(results: ScoredSet, *, form: ReportForm) -> Benchmark:
 
 
 def _scores(scores: Mapping[str, Any], *, form: ReportForm) -> dict[str, Interval]:
-    return {form.score_name(name): _interval(found) for name, found in scores.items()}
+    return {title: _interval(scores[name]) for name, title in form.score_titles(scores).items()}
 
 
 def _interval(found: Mapping[str, Any]) -> Interval:

@@ -38,8 +38,8 @@ class ReportForm:
     """key figures on the page"""
     title: Callable[[ScoredSet], str]
     """of a question set"""
-    score_name: Callable[[str], str]
-    """a score as it is called on the page"""
+    score_titles: Callable[[Iterable[str]], dict[str, str]]
+    """scores in the order of the page -> as they are called there"""
     pairs: Callable[[ScoredSet], Sequence[tuple[Scored, Scored]]]
     """which rows are compared: the first minus the second"""
 

@@ -119,3 +119,8 @@ def test_retrieval_page_is_drawn(tmp_path: Path) -> None:
     draw_retrieval_page([panel] * 4, path=tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5, "an empty page"
+
+
+def test_scores_on_the_page_stand_in_reading_order() -> None:
+    names = ["accuracy", "task shape", "task animals", "task count", "task colour"]
+    assert list(FORM.score_titles(names).values()) == ["accuracy", "colour", "shape", "count", "animals"]
