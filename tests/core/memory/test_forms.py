@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from torch import Tensor
 from torch.nn import functional
 
@@ -269,3 +270,11 @@ def test_sixteen_bit_gradients_follow_the_wide_ones() -> None:
     for left, right in zip(short, wide, strict=True):
         # bfloat16 has 8 bits of mantissa: 2^-8 of the largest gradient.
         torch.testing.assert_close(left.grad.double(), right.grad, rtol=0, atol=2**-7 * float(right.grad.abs().max()))
+
+
+def test_shapes_are_checked_here() -> None:
+    """The tests of core switch the type checker on (conftest.py); moving files once threatened to leave it off."""
+    with pytest.raises(TypeCheckError):
+        memory_rows(torch.zeros(2, 3), positions=torch.zeros(4), visual_scale=1.0)
+    with pytest.raises(TypeCheckError):
+        arrange(torch.zeros(2, 3, 4, dtype=torch.long), device=torch.device("cpu"))

@@ -9,8 +9,11 @@ import torch
 
 from memvp_core import MemVPConfig, MemVPModel, VisionTower, VisualMemory, get_memvp_model
 from memvp_core.backbones import FFNSite
+from memvp_core.files import read_json
 from memvp_core.vision import FeatureSpec
 from memvp_core.visual_memory import fingerprint
+from tests.core.conftest import make_model
+from tests.core.tiny_models import make_tiny
 
 
 def with_lora(model: Any, **settings: Any) -> Any:
@@ -257,3 +260,20 @@ def test_fingerprint_names_weights_not_their_type_or_layout() -> None:
     assert name == fingerprint({"weight": weight.float()}) == fingerprint({"weight": weight.T.contiguous().T})
     assert name != fingerprint({"weight": weight + 0.1})
     assert name != fingerprint({"other": weight})
+
+
+def test_the_whole_models_type_is_noted_not_that_of_its_text(tmp_path: Path) -> None:
+    make_model(make_tiny("llava")).save_pretrained(tmp_path)
+    settings = read_json(tmp_path / "adapter_config.json")
+    assert (settings["base_model_type"], settings["base_model"]["model_type"]) == ("llava", "llama")
+
+
+def test_a_refused_save_leaves_nothing_behind(tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    with torch.device("meta"):
+        model = make_model(make_tiny())
+        model.add_lora(LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(ValueError, match="has no values here"):
+        model.save_pretrained(tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()

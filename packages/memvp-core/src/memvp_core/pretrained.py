@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from memvp_core import lora
 from memvp_core.backbones import FFNSite, choose_layers, find_sites
 from memvp_core.config import MemVPConfig
+from memvp_core.files import is_elsewhere
 from memvp_core.injection import Injection
 from memvp_core.norms import TrainedNorms
 from memvp_core.saving import adapter_files, hub
@@ -67,10 +68,19 @@ class AdapterFiles(nn.Module):
                 "from_pretrained."
             )
         given = {adapter_files.plain_name(name): value for name, value in state.items()}
+        tensors = {name: given.get(name, value) for name, value in self._adapter_tensors().items()}
+        missing = [name for name, value in tensors.items() if is_elsewhere(value)]
+        if missing:
+            raise ValueError(
+                f"{missing[0]} has no values here (ZeRO-3, or the meta device): give the whole tensors of "
+                "trainable_state() as save_pretrained(path, state=...)."
+            )
+        language_config: Any = self.language_model.config
         return adapter_files.SavedAdapter(
             config=self.memvp_config,
-            tensors={name: given.get(name, value) for name, value in self._adapter_tensors().items()},
+            tensors=tensors,
             base=describe_base(self.language_model),
+            base_type=language_config.model_type,
             base_name=base_name(self.language_model),
             sites=self._sites_by_hand(),
             tower=None if self.vision_tower is None else self.vision_tower.settings(),

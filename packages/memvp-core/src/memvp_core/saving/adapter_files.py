@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memvp_core import lora
 from memvp_core.backbones import FFNSite
 from memvp_core.config import MemVPConfig
-from memvp_core.files import is_elsewhere, read_json, read_tensors, write_json, write_tensors
+from memvp_core.files import read_json, read_tensors, write_json, write_tensors
 from memvp_core.saving.base_model import check_base
 from memvp_core.vision.tower import VisionTower
 
@@ -38,6 +38,8 @@ class SavedAdapter:
     """By their names in the file."""
     base: dict[str, Any] | None
     """The language model it was trained on (base_model.py); None in files that do not say."""
+    base_type: str | None
+    """Type of its whole config, which for a model that holds a language model among others is not the latter's."""
     base_name: str | None
     """And where that was loaded from."""
     sites: list[FFNSite] | None
@@ -56,12 +58,6 @@ class SavedAdapter:
 
 def write_adapter(adapter: SavedAdapter, path: Path) -> None:
     """Write the folder; the settings come last, so a folder that has them is whole."""
-    missing = [name for name, value in adapter.tensors.items() if is_elsewhere(value)]
-    if missing:
-        raise ValueError(
-            f"{missing[0]} has no values here (ZeRO-3, or the meta device): give the whole tensors of "
-            "trainable_state() as save_pretrained(path, state=...)."
-        )
     write_tensors(path / WEIGHTS_FILE, adapter.tensors, metadata={"format": "pt"})
     write_json(path / CONFIG_FILE, _settings(adapter))
 
@@ -79,11 +75,11 @@ def plain_site(site: FFNSite) -> FFNSite:
 
 
 def _settings(adapter: SavedAdapter) -> dict[str, Any]:
-    settings = {
+    settings: dict[str, Any] = {
         "peft_type": _PEFT_TYPE,
         "format_version": _FORMAT_VERSION,
         "base_model_name_or_path": adapter.base_name,
-        "base_model_type": None if adapter.base is None else adapter.base["model_type"],
+        "base_model_type": adapter.base_type,
         "base_model": adapter.base,
         "memvp": adapter.config.to_dict(),
     }
@@ -109,6 +105,7 @@ def read_adapter(path: Path) -> SavedAdapter:
         config=MemVPConfig.from_dict(settings["memvp"]),
         tensors=tensors,
         base=settings.get("base_model"),
+        base_type=settings.get("base_model_type"),
         base_name=settings.get("base_model_name_or_path"),
         sites=None if sites is None else [FFNSite(**site) for site in sites],
         tower=settings.get("vision_tower"),
