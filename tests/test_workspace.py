@@ -198,3 +198,18 @@ def test_no_file_names_a_machine() -> None:
         if machine_path.search(line)
     ]
     assert not wrong, wrong
+
+
+@pytest.mark.parametrize("package", ["memvp_core", "memvp_data", "memvp_train"])
+def test_no_name_of_a_folder_hides_one_of_its_files(package: str) -> None:
+    """`from memvp_data.shards import verify` would give either, by what was imported before."""
+    hidden = [
+        f"{label(init.parent)}: {name}"
+        for init in python_files(package)
+        if init.name == "__init__.py"
+        for node in ast.parse(init.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for name in [alias.asname or alias.name for alias in node.names]
+        if (init.parent / f"{name}.py").is_file() or (init.parent / name / "__init__.py").is_file()
+    ]
+    assert not hidden, hidden

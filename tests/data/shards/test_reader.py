@@ -9,7 +9,7 @@ import pytest
 
 from memvp_data.shards import ShardError, write_shards
 from memvp_data.shards.reader import ShardReader
-from memvp_data.shards.verify import verify
+from memvp_data.shards.verification import verify
 
 RECORDS = [(f"key{number}", {"jpg": bytes([65 + number]) * 900, "txt": b"t"}) for number in range(6)]
 

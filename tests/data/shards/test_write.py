@@ -131,7 +131,7 @@ def test_fewer_shards_than_before_leave_no_old_one_behind(tmp_path: Path) -> Non
 
 KILLED_WRITER = """
     import os, signal, sys
-    from memvp_data.shards import write as shards
+    from memvp_data.shards import verify, write as shards
     folder, last = sys.argv[1], int(sys.argv[2])
     records = [(f"k{n:04d}", {"jpg": bytes([n]) * 700, "txt": b"t"}) for n in range(5)]
 
@@ -158,7 +158,7 @@ KILLED_WRITER = """
         print(at, status, *whole, flush=True)
         if status == 0:
             break
-        faults = shards.verify(folder)
+        faults = verify(folder)
         assert not faults or "manifest.json" not in whole, faults
         for name in whole:
             if name.endswith(".tar"):

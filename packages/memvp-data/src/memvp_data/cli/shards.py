@@ -4,7 +4,7 @@ import argparse
 
 from memvp_data.shards.foreign import index_tars
 from memvp_data.shards.manifest import Manifest
-from memvp_data.shards.verify import verify
+from memvp_data.shards.verification import verify
 
 
 def add_verify_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

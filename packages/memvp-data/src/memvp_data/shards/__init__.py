@@ -9,41 +9,23 @@ index: key to shard, offset, size and hash
 layout: the entry of a shard and the row of a member
 tar: the tar format as far as shards need it
 foreign: webdataset tars of others
-verify: whether a folder still holds what it says
+verification: whether a folder still holds what it says
 verified: which shards were hashed already
 quarantine: what a reader leaves out of a damaged folder
 """
 
-from memvp_data.shards.write import (
-    MAX_SHARD_BYTES,
-    MAX_SHARD_SAMPLES,
-    Manifest,
-    ShardError,
-    begin,
-    grouped,
-    load_part,
-    save_part,
-    shard_name,
-    verify,
-    write_manifest,
-    write_shard,
-    write_shard_in,
-    write_shards,
-)
+from memvp_data.files.storage import ShardError
+from memvp_data.shards.manifest import Manifest, write_manifest
+from memvp_data.shards.verification import verify
+from memvp_data.shards.write import load_part, save_part, write_shard, write_shards
 
 __all__ = [
-    "MAX_SHARD_BYTES",
-    "MAX_SHARD_SAMPLES",
     "Manifest",
     "ShardError",
-    "begin",
-    "grouped",
     "load_part",
     "save_part",
-    "shard_name",
     "verify",
     "write_manifest",
     "write_shard",
-    "write_shard_in",
     "write_shards",
 ]

@@ -17,7 +17,7 @@ from memvp_data.samples import ID_PATTERN, to_id
 from memvp_data.shards.layout import SUFFIXES, IndexRow, ShardEntry
 from memvp_data.shards.manifest import MANIFEST_NAME, Manifest, write_manifest
 from memvp_data.shards.tar import Member, walk
-from memvp_data.shards.verify import FOREIGN
+from memvp_data.shards.verification import FOREIGN
 from memvp_data.shards.write import begin
 
 # webdataset's own rule for what a member's name says.

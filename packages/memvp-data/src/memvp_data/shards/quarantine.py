@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from memvp_data.files.storage import Folder
 from memvp_data.shards.manifest import Manifest
-from memvp_data.shards.verify import Fault, find_faults, is_sound, rows_of
+from memvp_data.shards.verification import Fault, find_faults, is_sound, rows_of
 
 
 @dataclass(frozen=True)

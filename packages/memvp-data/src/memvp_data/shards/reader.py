@@ -18,8 +18,8 @@ from memvp_data.shards.deduplication import same_of
 from memvp_data.shards.layout import IndexRow
 from memvp_data.shards.manifest import Manifest, read_index
 from memvp_data.shards.quarantine import Quarantine, inspect
+from memvp_data.shards.verification import find_faults
 from memvp_data.shards.verified import HashedShards
-from memvp_data.shards.verify import find_faults
 
 Verify = Literal["size", "full", "background"]
 OnDamage = Literal["fail", "quarantine"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from memvp_data.files.storage import Folder, ShardError, Signature
 from memvp_data.shards.layout import ShardEntry
 from memvp_data.shards.manifest import Manifest
-from memvp_data.shards.verify import FOREIGN, hash_faults
+from memvp_data.shards.verification import FOREIGN, hash_faults
 
 
 class HashedShards:

@@ -21,7 +21,7 @@ from memvp_data.shards.deduplication import distinct, with_same
 from memvp_data.shards.layout import SUFFIXES, IndexRow, ShardEntry
 from memvp_data.shards.manifest import MANIFEST_NAME, PART_SUFFIX, SHARD_NAME, Manifest, write_manifest
 from memvp_data.shards.tar import end_of, tar_info
-from memvp_data.shards.verify import verify
+from memvp_data.shards.verification import verify
 
 __all__ = [
     "SUFFIXES",
