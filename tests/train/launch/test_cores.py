@@ -68,3 +68,11 @@ def test_threads_that_wait_sleep_unless_the_user_says_otherwise() -> None:
         environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.split() == [expected]
+
+
+def test_a_system_that_knows_no_affinity_counts_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS: `os` has no sched_getaffinity there."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert num_cores() == 3

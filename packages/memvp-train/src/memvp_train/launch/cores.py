@@ -8,7 +8,10 @@ from contextlib import contextmanager
 def num_cores() -> int:
     """$OMP_NUM_THREADS if it is set, else the cores that this process may run on."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else len(os.sched_getaffinity(0))
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    # Only Linux knows which cores a process may run on.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def yield_when_waiting() -> None:
