@@ -119,12 +119,17 @@ def check_models(config: Any) -> dict[str, int]:
     """
     from memvp_train.launch.checks import check_launch
     from memvp_train.models.language import build_tokenizer
-    from memvp_train.training.model_checks import check_features, check_templates
+    from memvp_train.models.pretrained import ModelError
+    from memvp_train.training.image_checks import check_tower_shape
+    from memvp_train.training.model_checks import check_templates
 
     check_launch(config.launch)
     check_templates(config.stages)
     if config.vision is not None and config.stages:
-        check_features(config.vision, config.memvp)
+        try:
+            check_tower_shape(config.vision, config.memvp)
+        except ModelError as error:
+            raise RecipeError(str(error)) from error
     build_tokenizer(config.language)
     return planned_parameters(config)
 

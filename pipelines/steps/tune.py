@@ -4,10 +4,10 @@ import time
 
 from memvp_data.files.hashing import hash_file
 from memvp_train.config import StageConfig, StageRun
-from memvp_train.training.metrics_log import MetricsRow, read_metrics
+from memvp_train.training.metrics_log import METRICS_FILE, MetricsRow, read_metrics
 from pipelines.steps.data import context_of
 from pipelines.tracking.step_run import StepRun
-from pipelines.workflow.paths import METRICS_NAME, samples_path
+from pipelines.workflow.paths import samples_path
 from pipelines.workflow.run_folder import read_json
 from pipelines.workflow.step import StepContext, StepOutcome
 
@@ -24,7 +24,7 @@ def tune(context: StepContext) -> StepOutcome:
     stage = context.config.stages[name]
     curve = _Curve(context, total=stage.steps_for(num_samples=built.record.summary["samples"][name]))
     result = run_stage(_stage_run(context, name=name, stage=stage), context.config.launch, on_step=curve.add)
-    metrics = context.folder / METRICS_NAME
+    metrics = context.folder / METRICS_FILE
     curve.send(read_metrics(metrics))
     summary = {
         "trainable_parameters": result.trainable_parameters,
@@ -67,7 +67,7 @@ def log_stage(run: StepRun) -> None:
             run.log_table(built, name, context=context_of(name))
     if stored is not None:
         run.log_manifest(stored, name="features")
-    rows = read_metrics(run.step.folder / METRICS_NAME)
+    rows = read_metrics(run.step.folder / METRICS_FILE)
     run.tracker.log_curves(run.id, rows)
     numbers = {name: run.summary[name] for name in ("trainable_parameters", "final_loss")}
     run.log_numbers(numbers)

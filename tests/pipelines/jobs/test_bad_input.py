@@ -87,13 +87,13 @@ def test_unreachable_mlflow_server(job: Job) -> None:
 def test_fewer_slots_than_patches(job: Job) -> None:
     code, sentence = job.refused("--memvp.num_slots=35")
     assert code == 2
-    assert "memvp.num_slots is 35, an image has 36 features; set 36 or more" in sentence
+    assert "36 rows per image, memvp.num_slots is 35; set it to 36 or more" in sentence
 
 
 def test_features_and_model_of_different_width(job: Job) -> None:
     code, sentence = job.refused("--memvp.vision_hidden_size=64")
     assert code == 2
-    assert "memvp.vision_hidden_size is 64, the tower's are 128 wide; set it to 128" in sentence
+    assert "are 128 wide, memvp.vision_hidden_size is 64; set it to 128" in sentence
 
 
 def test_preprocessing_of_another_tower(job: Job) -> None:

@@ -6,7 +6,7 @@ from memvp_core import MemVPConfig
 from memvp_data.dataloader.batch_images import ImageSource
 from memvp_data.dataloader.loader import check_slots
 from memvp_data.dataloader.token_table import TokenTable
-from memvp_train.config import StageRun
+from memvp_train.config import StageRun, VisionConfig
 from memvp_train.features.source import image_source
 from memvp_train.models.pretrained import ModelError
 from memvp_train.models.vision import feature_shape
@@ -27,13 +27,21 @@ def check_stage_images(run: StageRun, tables: Mapping[str, EncodedTable]) -> Non
 
 def _check_size(run: StageRun, *, source: ImageSource, memvp: MemVPConfig) -> None:
     """Refuse images whose features are wider, or whose rows are more, than the memory takes."""
-    if run.vision is None:
-        num_rows, width = source.feature_shape
-        what, remedy = f"features in {run.features}", "extract features with the other tower"
-    else:
-        shape = feature_shape(run.vision)
-        num_rows, width = shape.num_rows, shape.width
-        what, remedy = f"features of {run.vision.path}", "take another tower"
+    if run.vision is not None:
+        check_tower_shape(run.vision, memvp)
+        return
+    num_rows, width = source.feature_shape
+    remedy = "extract features with the other tower"
+    _check_shape(num_rows, width, memvp=memvp, what=f"features in {run.features}", remedy=remedy)
+
+
+def check_tower_shape(vision: VisionConfig, memvp: MemVPConfig) -> None:
+    """Refuse a tower whose features, by its config alone, the memory does not take."""
+    shape, what = feature_shape(vision), f"features of {vision.path}"
+    _check_shape(shape.num_rows, shape.width, memvp=memvp, what=what, remedy="take another tower")
+
+
+def _check_shape(num_rows: int, width: int, *, memvp: MemVPConfig, what: str, remedy: str) -> None:
     if width != memvp.vision_hidden_size:
         raise ModelError(
             f"{what} are {width} wide, memvp.vision_hidden_size is {memvp.vision_hidden_size}; "

@@ -9,8 +9,6 @@ from memvp_data.text import TEMPLATES
 from memvp_train.config import ConfigError, LanguageModelConfig, LoraSettings, StageConfig, VisionConfig
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
-from memvp_train.models.pretrained import ModelError
-from memvp_train.models.vision import feature_shape
 
 
 def check_templates(stages: Mapping[str, StageConfig]) -> None:
@@ -18,24 +16,6 @@ def check_templates(stages: Mapping[str, StageConfig]) -> None:
     for name, stage in stages.items():
         if stage.template not in TEMPLATES:
             raise ConfigError(f"{name}.template must be one of {', '.join(TEMPLATES)}, got {stage.template!r}")
-
-
-def check_features(vision: VisionConfig, memvp: MemVPConfig) -> None:
-    """What the tower will give is what the memory takes, by the tower's config alone."""
-    try:
-        shape = feature_shape(vision)
-    except ModelError as error:
-        raise ConfigError(str(error)) from error
-    if memvp.vision_hidden_size != shape.width:
-        raise ConfigError(
-            f"memvp.vision_hidden_size is {memvp.vision_hidden_size}, the tower's are {shape.width} wide; "
-            f"set it to {shape.width}"
-        )
-    if memvp.num_slots < shape.num_rows:
-        raise ConfigError(
-            f"memvp.num_slots is {memvp.num_slots}, an image has {shape.num_rows} features; "
-            f"set {shape.num_rows} or more"
-        )
 
 
 def count_parameters(
