@@ -1,6 +1,6 @@
 """What scored predictions say: accuracies as shares, and how two states differ on the same questions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,10 @@ class ScoredSet:
     rows: tuple[Scored, ...]
     """in the order of the report"""
 
-    def differences(self, pairs: Iterable[tuple[Scored, Scored]]) -> dict[tuple[str, str], dict[str, Difference]]:
+    def differences(self, pairs: Sequence[tuple[Scored, Scored]]) -> dict[tuple[str, str], dict[str, Difference]]:
         """(title of a, title of b) -> score by score a minus b; nothing is scored for it."""
-        draws = {row.state + row.row: Draws.read(row.resampled) for pair in pairs for row in pair}
-        return {(a.row, b.row): differences(draws[a.state + a.row], draws[b.state + b.row]) for a, b in pairs}
+        draws = {path: Draws.read(path) for path in {row.resampled for pair in pairs for row in pair}}
+        return {(a.row, b.row): differences(draws[a.resampled], draws[b.resampled]) for a, b in pairs}
 
 
 def accuracy_of(report: Mapping[str, Any]) -> dict[str, Any]:

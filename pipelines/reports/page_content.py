@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.metrics.bootstrap import Interval
-from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.metrics_log import METRICS_FILE, read_metrics
 from pipelines.config.plain import describe_settings
 from pipelines.console.redaction import redacted
 from pipelines.evaluation.scores import ScoredSet
@@ -19,7 +19,6 @@ from pipelines.reports.examples import some_answers
 from pipelines.reports.page import Answer, Benchmark, Page, Picture
 from pipelines.reports.results import ReportForm
 from pipelines.workflow.digests import library_versions
-from pipelines.workflow.paths import METRICS_NAME
 from pipelines.workflow.step import FinishedStep
 
 _NUM_ANSWERS = 12
@@ -98,7 +97,7 @@ def _interval(found: Mapping[str, Any]) -> Interval:
 
 
 def _curves(job: Finished) -> Iterator[Picture]:
-    stages = {name: read_metrics(done.folder / METRICS_NAME) for name, done in job.steps.items()}
+    stages = {name: read_metrics(done.folder / METRICS_FILE) for name, done in job.steps.items()}
     captions = {chart.name: chart.caption for chart in CHARTS}
     for name, path in draw_curves(stages, folder=job.figures).items():
         yield Picture(path, captions[name])
