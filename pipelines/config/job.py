@@ -32,7 +32,7 @@ class AnyJobConfig:
         check_name(self.name)
         for name, stage in self.stages.items():
             try:
-                check_batch_split(stage, num_workers=self.launch.num_workers)
+                check_batch_split(stage, num_workers=self.launch.num_ranks)
             except ValueError as error:
                 raise RecipeError(f"{name if hasattr(self, name) else 'stage'}: {error}") from error
 

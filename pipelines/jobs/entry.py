@@ -42,10 +42,10 @@ def _run(kind: JobKind, arguments: list[str]) -> None:
 
     from rich.console import Console
 
-    from memvp_train.launch.cores import yield_when_waiting
+    from memvp_train.launch.cores import spin_briefly
 
     if config.launch.num_workers == 0:
-        yield_when_waiting()
+        spin_briefly()
     console = Console()
     # Logs have no width of their own; rich would fold the results table at 80 columns.
     console = console if console.is_terminal else Console(width=160)

@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from memvp_train.config import StageConfig
 from memvp_train.launch.cores import num_cores
+from memvp_train.launch.processes import num_processes, serve_processes
 from pipelines.config.errors import RecipeError
 from pipelines.config.plain import flat_settings
 from pipelines.console.progress import step_progress
@@ -95,11 +97,9 @@ class _Job:
 
     def _run(self, step: Step, *, key: str) -> FinishedStep:
         if not self._models_checked:
-            preflight.check_models(self.config)
-            self._models_checked = True
+            self._begin()
         if "stage" in step.about and self.config.launch.num_workers == 0:
-            cores = num_cores()
-            self.console.print(f"{step.title}: training in this process on {cores} core{'s' if cores > 1 else ''}")
+            self.console.print(f"{step.title}: training {self._cores(self.config.stages[step.about['stage']])}")
         tracker = self.services.tracker
         with self._child(step, key=key) as run_id, step_progress(step.title, console=self.console) as progress:
             self.services.run_id = run_id
@@ -111,6 +111,20 @@ class _Job:
             self._log(step, done, run_id=run_id)
         tracker.mark_complete(run_id)
         return done
+
+    def _begin(self) -> None:
+        """Before the first step that runs."""
+        launch = self.config.launch
+        if launch.num_workers == 0 and num_processes(launch) > 1:
+            serve_processes()
+        preflight.check_models(self.config)
+        self._models_checked = True
+
+    def _cores(self, stage: StageConfig) -> str:
+        count, cores = num_processes(self.config.launch, stage), num_cores()
+        if count > 1:
+            return f"in {count} processes, a core each"
+        return f"in this process on {cores} core{'s' if cores > 1 else ''}"
 
     def _log_reused(self, step: Step, *, key: str, found: FinishedStep) -> None:
         """Nothing, unless an outage or a new parent run left MLflow without this step."""

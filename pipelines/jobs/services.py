@@ -46,9 +46,7 @@ class Services:
     def map_shards(self) -> Callable[..., Any]:
         """The function that spreads work over shards: Ray tasks, or a plain loop where there are no workers."""
         if self.launch.num_workers == 0:
-            from memvp_train.features.extract import map_here
-
-            return map_here
+            return self._map_local_shards()
         from memvp_train.launch.maps import map_shards
 
         self.start_ray()
@@ -58,12 +56,34 @@ class Services:
     def map_actors(self) -> tuple[Callable[..., Any], int]:
         """The function that spreads work over actors, each with its model, and how many: one each worker."""
         if self.launch.num_workers == 0:
-            from memvp_train.inference.predict import map_in_process
-
-            return map_in_process, 1
+            return self._map_local_actors()
         from memvp_train.launch.maps import map_actors
 
         self.start_ray()
         gpus = 1 if self.launch.use_gpu else 0
         actors = partial(map_actors, cpus_per_actor=self.launch.cpus_per_worker, gpus_per_actor=gpus)
         return actors, self.launch.num_workers
+
+    def _map_local_shards(self) -> Callable[..., Any]:
+        from memvp_train.launch.processes import num_processes
+
+        count = num_processes(self.launch)
+        if count == 1:
+            from memvp_train.features.extract import map_here
+
+            return map_here
+        from memvp_train.launch.process_maps import map_shard_processes
+
+        return partial(map_shard_processes, num_processes=count)
+
+    def _map_local_actors(self) -> tuple[Callable[..., Any], int]:
+        from memvp_train.launch.processes import num_processes
+
+        count = num_processes(self.launch)
+        if count == 1:
+            from memvp_train.inference.predict import map_in_process
+
+            return map_in_process, 1
+        from memvp_train.launch.process_maps import map_processes
+
+        return map_processes, count

@@ -15,7 +15,14 @@ from pipelines.data.sources import Config, source_of
 from pipelines.workflow.digests import folder_digest, input_digest, model_digest
 
 # These change how long training takes or when it is saved, not what it learns.
-_FREE_LAUNCH_SETTINGS = {"max_failures", "dashboard_port", "timeout_seconds", "loader_processes", "hang_seconds"}
+_FREE_LAUNCH_SETTINGS = {
+    "local_processes",
+    "max_failures",
+    "dashboard_port",
+    "timeout_seconds",
+    "loader_processes",
+    "hang_seconds",
+}
 _FREE_STAGE_SETTINGS = {"checkpoint_every", "log_every"}
 
 

@@ -60,14 +60,15 @@ def test_training_in_this_process_uses_them(tiny: Any, tmp_path: Path, three_cor
     assert seen == {3}
 
 
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise() -> None:
-    code = (
-        "import os; from memvp_train.launch.cores import *; yield_when_waiting(); print(os.environ['OMP_WAIT_POLICY'])"
-    )
-    for given, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.split() == [expected]
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_says_otherwise(given: dict[str, str], expected: str) -> None:
+    code = "import os; from memvp_train.launch.cores import *; spin_briefly(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run([sys.executable, "-c", code], env=others | given, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected]
 
 
 def test_a_system_that_knows_no_affinity_counts_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:

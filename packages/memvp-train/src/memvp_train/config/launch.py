@@ -11,7 +11,10 @@ class LaunchConfig:
     """Where and how the workers of a stage run."""
 
     num_workers: int = 2
-    """Training processes; 0 trains in this process, without Ray and DeepSpeed."""
+    """Training processes; 0 trains on this machine without Ray and DeepSpeed, in this process."""
+    local_processes: int = 1
+    """Or, where `num_workers` is 0, in so many processes of one core, each with the whole model; 0 takes one for every
+    core, as far as the batch can be cut into equal shares."""
     use_gpu: bool = False
     """One GPU per worker."""
     zero_stage: Literal[0, 1, 2, 3] = 2
@@ -37,7 +40,7 @@ class LaunchConfig:
     """Longest wait of one worker for another."""
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "max_failures", "loader_processes"):
+        for name in ("num_workers", "local_processes", "max_failures", "loader_processes"):
             value = getattr(self, name)
             require(value >= 0, message=f"launch.{name} must be 0 or more, got {value}")
         for name in ("cpus_per_worker", "timeout_seconds"):
@@ -49,17 +52,31 @@ class LaunchConfig:
             port is None or 1024 <= port <= 65535,
             message=f"launch.dashboard_port must be between 1024 and 65535, got {port}; leave it out for a free one",
         )
+        require(
+            self.num_workers > 0 or self.local_processes < 2 or not self.use_gpu,
+            message=f"launch.local_processes are for CPUs, got {self.local_processes} with launch.use_gpu; "
+            f"set launch.num_workers={self.local_processes} instead",
+        )
         self._check_offload()
 
+    @property
+    def num_ranks(self) -> int:
+        """Processes that share a batch; 1 where that is left to the machine, which cuts it as it can."""
+        return self.num_workers or self.local_processes or 1
+
+    @property
+    def splits(self) -> bool:
+        """Whether DeepSpeed divides what is kept among workers."""
+        return self.num_workers > 0 and self.zero_stage > 0
+
     def _check_offload(self) -> None:
-        splits = self.num_workers > 0 and self.zero_stage > 0
         require(
-            splits or not self.offload_optimizer,
+            self.splits or not self.offload_optimizer,
             message="launch.offload_optimizer needs launch.zero_stage 1, 2 or 3 and at least one worker, "
             f"got stage {self.zero_stage} and {self.num_workers} workers",
         )
         require(
-            (splits and self.zero_stage == 3) or not self.offload_parameters,
+            (self.splits and self.zero_stage == 3) or not self.offload_parameters,
             message="launch.offload_parameters needs launch.zero_stage 3 and at least one worker, "
             f"got stage {self.zero_stage} and {self.num_workers} workers",
         )

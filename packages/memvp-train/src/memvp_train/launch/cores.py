@@ -14,12 +14,14 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def yield_when_waiting() -> None:
-    """Threads of torch that wait for one another sleep at once; the variable counts if torch is not imported yet.
+def spin_briefly() -> None:
+    """Threads of torch that wait for one another sleep soon; the variable counts if torch is not imported yet.
 
-    Spinning, as is usual, they take the cores from what they wait for as soon as anything else runs on the machine.
+    Spinning for milliseconds, as is usual, they take the cores from what they wait for as soon as anything else runs on
+    the machine; sleeping at once, they wake too late for the next of many short operations.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @contextmanager

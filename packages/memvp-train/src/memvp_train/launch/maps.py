@@ -9,8 +9,7 @@ import torch
 from ray.exceptions import RayActorError, RayTaskError
 
 from memvp_train.launch.actor_pool import ActorDied, ActorPool
-from memvp_train.launch.session import LaunchError
-from memvp_train.launch.supervision import last_line
+from memvp_train.launch.supervision import LaunchError, last_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

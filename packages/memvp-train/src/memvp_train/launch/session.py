@@ -13,10 +13,7 @@ from ray.exceptions import RayError
 from memvp_train.config import LaunchConfig
 from memvp_train.launch.checks import check_launch
 from memvp_train.launch.environment import environment, local_ray, quiet
-
-
-class LaunchError(ValueError):
-    """Workers could not be started, or failed more often than allowed."""
+from memvp_train.launch.supervision import LaunchError
 
 
 @contextmanager

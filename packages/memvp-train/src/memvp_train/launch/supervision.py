@@ -12,14 +12,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+
+import torch
 
 from memvp_data.files.atomic import atomic_write
-from memvp_train.checkpoints.state import newest_step
-from memvp_train.launch.heartbeat import Heartbeat, StillWatch, read_heartbeats, where
+from memvp_train.checkpoints.state import CheckpointStore, newest_step
+from memvp_train.launch.heartbeat import Beat, Heartbeat, StillWatch, read_heartbeats, where
 
 SIGNS_FOLDER = "signs-of-life"
 _LONGEST_POLL = 10.0
 _log = logging.getLogger(__name__)
+
+
+class LaunchError(ValueError):
+    """Workers could not be started, or failed more often than allowed."""
+
+
+class WorkerFunction(Protocol):
+    """What runs in every training worker."""
+
+    def __call__(
+        self, config: dict[str, Any], /, *, device: torch.device, checkpoints: CheckpointStore, beat: Beat
+    ) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import ray.train
@@ -27,7 +27,6 @@ from memvp_train.checkpoints.disk import write_failed
 from memvp_train.checkpoints.lease import Lease
 from memvp_train.checkpoints.state import (
     KEPT,
-    CheckpointStore,
     TrainingState,
     confirm,
     newest_first,
@@ -36,18 +35,18 @@ from memvp_train.checkpoints.state import (
 )
 from memvp_train.config import LaunchConfig
 from memvp_train.launch.environment import environment, quiet
-from memvp_train.launch.heartbeat import Beat, Heartbeat, HeartbeatWriter, kill_process
+from memvp_train.launch.heartbeat import Heartbeat, HeartbeatWriter, kill_process
 from memvp_train.launch.ray_snapshot import copy_snapshot, mend_snapshot
-from memvp_train.launch.session import LaunchError, ray_session
-from memvp_train.launch.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, last_line
-
-
-class WorkerFunction(Protocol):
-    """What runs in every worker."""
-
-    def __call__(
-        self, config: dict[str, Any], /, *, device: torch.device, checkpoints: CheckpointStore, beat: Beat
-    ) -> None: ...
+from memvp_train.launch.session import ray_session
+from memvp_train.launch.supervision import (
+    SIGNS_FOLDER,
+    Failure,
+    LaunchError,
+    Restarts,
+    WorkerFunction,
+    ending_hangs,
+    last_line,
+)
 
 
 def run_workers(

@@ -16,7 +16,7 @@ _TAKES_BIAS = ("sdpa", "eager")
 
 def check_stage(run: StageRun, launch: LaunchConfig) -> None:
     """Refuse what can be seen without the model."""
-    check_batch_split(run.stage, num_workers=launch.num_workers)
+    check_batch_split(run.stage, num_workers=launch.num_ranks)
     require(
         (run.validation is None) == (run.stage.validation is None),
         message="a validation table and the stage's validation settings are given together or not at all; "
@@ -36,9 +36,8 @@ def check_model(run: StageRun, *, model: MemVPModel) -> None:
 
 
 def _check_precision(launch: LaunchConfig) -> None:
-    splits = launch.num_workers > 0 and launch.zero_stage > 0
     require(
-        launch.precision != "fp16" or launch.use_gpu or not splits,
+        launch.precision != "fp16" or launch.use_gpu or not launch.splits,
         message=f"launch.precision fp16 with launch.zero_stage {launch.zero_stage} needs launch.use_gpu: DeepSpeed "
         "computes fp16 on few CPUs; take bf16, or zero_stage 0",
     )

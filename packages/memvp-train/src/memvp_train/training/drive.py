@@ -6,6 +6,7 @@ from memvp_train.checkpoints.lease import Lease
 from memvp_train.checkpoints.quarantine import put_damaged_aside
 from memvp_train.checkpoints.state import FolderCheckpoints, TrainingState, load_newest, newest_first
 from memvp_train.config import LaunchConfig
+from memvp_train.launch.processes import num_processes
 from memvp_train.launch.ray_snapshot import clear_cut_off
 from memvp_train.training.loop import TrainingError
 from memvp_train.training.plan import WorkerPlan
@@ -22,7 +23,7 @@ def train(plan: WorkerPlan, *, lease: Lease) -> TrainingState:
     if state is not None and _is_last(state, plan):
         return state
     if plan.launch.num_workers == 0:
-        train_here(plan, checkpoints=FolderCheckpoints(out / LOCAL_FOLDER, lease=lease))
+        _train_on_this_machine(plan, folder=out / LOCAL_FOLDER, lease=lease)
     else:
         from memvp_train.launch.workers import run_workers
 
@@ -33,6 +34,18 @@ def train(plan: WorkerPlan, *, lease: Lease) -> TrainingState:
         step = 0 if state is None else state.step
         raise TrainingError(f"training in {out} ended at step {step} of {plan.num_steps}; run the same again")
     return state
+
+
+def _train_on_this_machine(plan: WorkerPlan, *, folder: Path, lease: Lease) -> None:
+    count = num_processes(plan.launch, plan.run.stage)
+    if count == 1:
+        train_here(plan, checkpoints=FolderCheckpoints(folder, lease=lease))
+    else:
+        from memvp_train.launch.process_group import run_processes
+
+        config, timeout = plan.to_plain(), plan.launch.timeout_seconds
+        how = {"num_processes": count, "timeout_seconds": timeout, "folder": folder, "lease": lease}
+        run_processes(train_worker, config=config, **how)
 
 
 def checkpoints_folder(out: Path, *, launch: LaunchConfig) -> Path:

@@ -1,6 +1,6 @@
 """What one training process does: build model, engine and batches of a plan, then run the loop.
 
-`train_worker` runs in every worker of a process group with DeepSpeed, `train_here` alone in this process without it.
+`train_worker` runs in every worker of a process group, `train_here` alone in this process.
 """
 
 import logging
@@ -82,7 +82,7 @@ def _work(plan: WorkerPlan, *, checkpoints: CheckpointStore) -> _Work:
 
 def _joint_engine(work: _Work, *, device: torch.device) -> Engine:
     """One rank of several: plain torch where nothing is split, else DeepSpeed, whose import takes seconds."""
-    if work.plan.launch.zero_stage == 0:
+    if not work.plan.launch.splits:
         return _plain_engine(DataParallelEngine, work, device=device)
     from memvp_train.engines.deepspeed import DeepSpeedEngine
 
