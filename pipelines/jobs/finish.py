@@ -17,6 +17,7 @@ from pipelines.reports.results import ReportForm, make_report, results_of
 from pipelines.reports.written import print_report, write_report
 from pipelines.tracking.gate import REASON_TAG
 from pipelines.tracking.job import JobTracking
+from pipelines.tracking.pages import note
 from pipelines.tracking.step_run import metric_name
 from pipelines.workflow.step import FinishedStep
 
@@ -60,7 +61,8 @@ def finish_job(job: FinishedJob) -> dict[str, Any]:
     key = report_key(report, steps=job.finished, settings=job.settings)
     pictures = current_page(job.folder, key=key, make=lambda: _page(job, report, results))
     job.tracking.send_report(key, partial(_log, job, report, pictures=pictures))
-    print_report(report, form=job.form, console=job.console, folder=job.folder, tracking_uri=job.tracking.uri)
+    tracking = job.tracking.uri, job.tracking.page
+    print_report(report, form=job.form, console=job.console, folder=job.folder, tracking=tracking)
     return report
 
 
@@ -77,9 +79,11 @@ def _log(job: FinishedJob, report: Mapping[str, Any], tracker: Tracker, *, pictu
     numbers = {metric_name(name): value for name, value in job.form.numbers(report).items()}
     seconds = {f"seconds/{step}": seconds for step, seconds in report["seconds"].items()}
     tracker.log_numbers(run_id, {**numbers, **seconds})
-    note = (job.folder / "report.md").read_text(encoding="utf-8")[:_LONGEST_NOTE]
+    text = (job.folder / "report.md").read_text(encoding="utf-8")
+    described = note(text, experiment=tracker.experiment_id, run_id=run_id, longest=_LONGEST_NOTE)
     reason = {} if report["registered_model"] is None else {REASON_TAG: report["registered_model"]["reason"]}
-    tracker.tag(run_id, {"mlflow.note.content": note, **reason})
+    tracker.tag(run_id, {"mlflow.note.content": described, **reason})
+    tracker.save_view(job.config.name, numbers=list(numbers))
     for name in ("report.html", "report.json", "report.md"):
         tracker.log_file(run_id, job.folder / name)
     header, lines = job.form.table(report)

@@ -43,15 +43,17 @@ def _model_line(model: Mapping[str, Any]) -> str:
     return f"version {model['version']} of {model['name']}: {model['reason']}"
 
 
-def print_report(report: Report, *, form: ReportForm, console: Console, folder: Path, tracking_uri: str) -> None:
-    """The table and where to look."""
+def print_report(
+    report: Report, *, form: ReportForm, console: Console, folder: Path, tracking: tuple[str, str]
+) -> None:
+    """The table and where to look; `tracking` is the address of MLflow and the way below its server's."""
     _print_table(report, form=form, console=console)
     lines = [*closing_lines(report, form=form), f"report:   {folder / 'report.html'} {form.note}"]
     lines += [f"picture:  {path}" for path in report.get("figures", ())]
     model = report["registered_model"]
     if model is not None:
         lines.append(f"model:    {model['uri']} (version {model['version']})")
-    for line in (*lines, f"look at all of it in MLflow:  {tracking_command(tracking_uri)}"):
+    for line in (*lines, f"look at all of it in MLflow:  {tracking_command(*tracking)}"):
         console.print(line, soft_wrap=True)
 
 
@@ -70,13 +72,13 @@ def _print_table(report: Report, *, form: ReportForm, console: Console) -> None:
     console.print(table)
 
 
-def tracking_command(uri: str) -> str:
-    """What to type, or where to go, to see the runs."""
+def tracking_command(uri: str, page: str = "") -> str:
+    """What to type, and where to go, to see the runs; `page` is the way below the server's address."""
     if uri.startswith("http"):
-        return redacted(uri)
+        return f"{redacted(uri).rstrip('/')}/{page}" if page else redacted(uri)
     mlflow = Path(sys.executable).parent / "mlflow"
     # Job execution is MLflow's own task queue: without it the server starts in a third of the time.
     return (
         f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {mlflow} server --backend-store-uri {redacted(uri)} "
-        "--workers 1 --port 5000  (then open http://127.0.0.1:5000)"
+        f"--workers 1 --port 5000  (then open http://127.0.0.1:5000/{page})"
     )

@@ -8,6 +8,7 @@ from pipelines.evaluation.scores import accuracy_of
 from pipelines.steps.keys import serving_settings
 from pipelines.tracking.gate import Measured, decide
 from pipelines.tracking.model_version import NewVersion
+from pipelines.tracking.step_run import metric_name
 from pipelines.workflow.run_folder import write_json
 from pipelines.workflow.step import StepContext, StepOutcome
 
@@ -32,6 +33,8 @@ def register(context: StepContext) -> StepOutcome:
         requirements=_REQUIREMENTS,
         metadata={"memvp_job": context.config.name, "adapter_digest": tuned.record.digest},
         tags={} if measured is None else measured.tags(),
+        numbers=_scores(context),
+        description=_description(context, measured=measured),
     )
     registered = register_model(
         context.services.tracker,
@@ -53,6 +56,24 @@ def _measured(context: StepContext) -> Measured | None:
     score = headline_of(one)
     digest = context.inputs["build_shards"].record.outputs[f"samples/{one['table']}.parquet"]["sha256"]
     return None if score is None else Measured(score, one["split"], digest)
+
+
+def _scores(context: StepContext) -> dict[str, float]:
+    """The headline score of every question set that the tuned model answered as it is."""
+    scores: dict[str, float] = {}
+    for one in _tuned(context.inputs["scored"].record.summary["answered"]):
+        name = metric_name("/".join(filter(None, (one["benchmark"], one["split"]))))
+        if (score := headline_of(one)) is not None:
+            scores.setdefault(name, score)
+    return scores
+
+
+def _description(context: StepContext, *, measured: Measured | None) -> str:
+    """Of the version, in one sentence."""
+    config = context.config
+    sight = "published features" if config.vision is None else f"`{config.vision.path}`"
+    score = "" if measured is None else f"; {measured.score:.4g} on {measured.name}"
+    return f"Job `{config.name}`: language model `{config.language.path}`, sight from {sight}{score}."
 
 
 def _tuned(answered: list[dict[str, Any]]) -> list[dict[str, Any]]:

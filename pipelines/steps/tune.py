@@ -72,8 +72,8 @@ def log_stage(run: StepRun) -> None:
     numbers = {name: run.summary[name] for name in ("trainable_parameters", "final_loss")}
     run.log_numbers(numbers)
     _log_checkpoints(run, rows)
-    digest = run.step.record.digest
-    run.log_weights("adapter", step=run.summary["steps"], digest=digest, folder="adapter", numbers=numbers)
+    digest, step = run.step.record.digest, run.summary["steps"]
+    run.log_weights("adapter", step=step, digest=digest, folder="adapter", numbers=_losses(rows, step=step))
 
 
 def _log_checkpoints(run: StepRun, rows: list[MetricsRow]) -> None:
@@ -82,10 +82,13 @@ def _log_checkpoints(run: StepRun, rows: list[MetricsRow]) -> None:
         step = (read_json(state) or {}).get("step")
         if step is None:
             continue
-        own = [row for row in rows if row["step"] == step]
-        numbers = {name: row[name] for row in own for name in ("loss", "validation_loss") if name in row}
-        folder = str(state.parent.relative_to(run.step.folder))
+        folder, numbers = str(state.parent.relative_to(run.step.folder)), _losses(rows, step=step)
         run.log_weights(f"step-{step}", step=step, digest=hash_file(state), folder=folder, numbers=numbers)
+
+
+def _losses(rows: list[MetricsRow], *, step: int) -> dict[str, float]:
+    own = [row for row in rows if row["step"] == step]
+    return {name: row[name] for row in own for name in ("loss", "validation_loss") if name in row}
 
 
 class _Curve:

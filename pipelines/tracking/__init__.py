@@ -7,5 +7,6 @@ run_ids: which runs belong to a run folder
 registry: versions and the champion
 model_version: what a version is made of
 gate: whether it becomes the champion
+pages: what a person sees first in MLflow's pages
 quiet: MLflow's remarks, silenced
 """

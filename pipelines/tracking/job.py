@@ -16,6 +16,7 @@ from rich.console import Console
 
 from pipelines.config.plain import as_settings, describe_settings, flat_settings
 from pipelines.console.redaction import redacted_settings
+from pipelines.tracking.pages import view_route
 from pipelines.tracking.run_ids import database_state, run_ids
 from pipelines.workflow.digests import digest_json
 
@@ -71,6 +72,12 @@ class JobTracking:
     @property
     def _parent_id(self) -> str:
         return self._opened.parent_id if self._opened is not None else self._ids.get("runs", self._key) or ""
+
+    @property
+    def page(self) -> str:
+        """Where the server's pages show this job beside others, below the server's address; "" if that is not known."""
+        experiment = self._ids.get("experiments", self._key)
+        return "" if experiment is None else view_route(self.config.name, experiment=experiment)
 
     def has_complete(self, key: str) -> bool:
         """The parent has a child for the step key, and all of it was sent."""

@@ -24,6 +24,7 @@ from rich.console import Console
 from memvp_train.training.metrics_log import MetricsRow
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.redaction import first_line, redacted, redacted_settings
+from pipelines.tracking.pages import EXPERIMENT_TAGS, source_tags, view_tag
 from pipelines.tracking.run_ids import RunIds, run_ids, was_tracked
 
 T = TypeVar("T")
@@ -34,8 +35,6 @@ _LONGEST_DIGEST = 36
 # MLflow's own patience is 7 retries of up to 120 s: four minutes of silence for every call to a dead server.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 _SECONDS_FOR_THE_LAST_SAMPLE = 5.0
-# Lets MLflow's pages open with runs and models instead of with traces of chats.
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class TrackingError(ValueError):
@@ -88,7 +87,9 @@ class Tracker:
             self.parent_id = self.ids.get("runs", self.run_key) or ""
             return
         self.parent_id = self._find_or_create(("runs", self.run_key), tags={"memvp.run_key": self.run_key}, name=name)
+        self.ids.remember("experiments", self.run_key, self.experiment_id)
         self._start(self.parent_id, settings=settings)
+        self.tag(self.parent_id, source_tags())
         self.client.log_text(self.parent_id, redacted(text), "settings.yaml")
 
     def open_child(self, step: str, *, key: str, settings: Mapping[str, Any]) -> str:
@@ -171,7 +172,7 @@ class Tracker:
                 model_id = self._create_model(run_id, name=name, step=step, digest=digest, folder=folder)
                 # Under names of their own: MLflow shows a model's figures on its run too, where the curve has them.
                 own = {f"checkpoint/{name}": value for name, value in numbers.items()}
-                self.client.log_batch(run_id, metrics=_metrics(own, step=step, model_id=model_id))
+                self.client.log_batch(run_id, metrics=metrics_of(own, step=step, model_id=model_id))
             self.ids.remember("models", f"{self.parent_id}/{digest}", model_id)
 
         self._for_run(run_id, action)
@@ -216,7 +217,7 @@ class Tracker:
         """Single figures of a step (accuracies, seconds); those of an adapter, by digest, also on its LoggedModel."""
         model_id = self.ids.get("models", f"{self.parent_id}/{of}")
         self._for_run(
-            run_id, lambda: self.client.log_batch(run_id, metrics=_metrics(numbers, step=0, model_id=model_id))
+            run_id, lambda: self.client.log_batch(run_id, metrics=metrics_of(numbers, step=0, model_id=model_id))
         )
 
     def log_table(self, run_id: str, *, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -231,6 +232,11 @@ class Tracker:
     def log_file(self, run_id: str, path: Path, *, folder: str | None = None) -> None:
         """A picture or report as artifact."""
         self._for_run(run_id, lambda: self.client.log_artifact(run_id, str(path), folder))
+
+    def save_view(self, name: str, *, numbers: Sequence[str]) -> None:
+        """Of the list of runs, with these figures as columns."""
+        key, value = view_tag(name, numbers=numbers)
+        self.attempt(lambda: self.client.set_experiment_tag(self.experiment_id, key, value))
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags."""
@@ -286,7 +292,9 @@ def open_tracker(
         client = MlflowClient(uri, uri)
         found = client.get_experiment_by_name(config.experiment)
         artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
-        experiment = found.experiment_id if found else client.create_experiment(config.experiment, artifacts, _KIND)
+        experiment = (
+            found.experiment_id if found else client.create_experiment(config.experiment, artifacts, EXPERIMENT_TAGS)
+        )
     except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
         if not was_tracked(run_folder, uri=uri):
             sentence = f"cannot open MLflow at {redacted(uri)} ({first_line(error)}); set tracking.uri"
@@ -309,6 +317,7 @@ def _started_monitor(run_id: str, *, uri: str) -> Any:
     return monitor
 
 
-def _metrics(numbers: Mapping[str, float], *, step: int, model_id: str | None) -> list[Metric]:
+def metrics_of(numbers: Mapping[str, float], *, step: int, model_id: str | None) -> list[Metric]:
+    """Figures of now, of a LoggedModel if one is named."""
     now = int(time.time() * 1000)
     return [Metric(name, float(value), now, step, model_id=model_id) for name, value in numbers.items()]

@@ -21,3 +21,7 @@ class NewVersion:
     """kept inside the model"""
     tags: Mapping[str, str] = field(default_factory=dict)
     """shown beside the version"""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """its scores"""
+    description: str = ""
+    """of the version, Markdown"""

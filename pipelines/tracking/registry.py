@@ -8,11 +8,17 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.console.redaction import first_line, redacted
 from pipelines.tracking.gate import REASON_TAG, Verdict
-from pipelines.tracking.mlflow import Tracker, TrackingError
+from pipelines.tracking.mlflow import Tracker, TrackingError, metrics_of
 from pipelines.tracking.model_version import NewVersion
 from pipelines.tracking.quiet import quiet_mlflow
 
 CHAMPION = "champion"
+_ABOUT = """Adapters that give a frozen language model sight by memory-space visual prompts (MemVP).
+
+    import mlflow
+    model = mlflow.pyfunc.load_model("models:/{name}@champion")
+    model.predict([{{"image": image, "question": "What is this?"}}])
+"""
 
 
 def register_model(
@@ -33,6 +39,7 @@ def register_model(
     name = new.name
     try:
         version = _registered_version(tracker, run_id, name=name) or _log_model(tracker, run_id, new)
+        _describe(tracker, new, version=version)
         verdict = judge(_champion_tags(tracker, name=name, other_than=version))
         for key, value in {**new.tags, REASON_TAG: verdict.reason}.items():
             tracker.client.set_model_version_tag(name, version, key, redacted(value))
@@ -48,6 +55,13 @@ def register_model(
         "name": name, "version": version, "uri": uri, "run_id": run_id, "champion": verdict.passed,
         "reason": verdict.reason,
     }  # fmt: skip
+
+
+def _describe(tracker: Tracker, new: NewVersion, *, version: str) -> None:
+    """What the registry's pages say; a description that somebody gave the model stays."""
+    tracker.client.update_model_version(new.name, version, description=new.description)
+    if not tracker.client.get_registered_model(new.name).description:
+        tracker.client.update_registered_model(new.name, description=_ABOUT.format(name=new.name))
 
 
 def _champion_tags(tracker: Tracker, *, name: str, other_than: str) -> Mapping[str, str] | None:
@@ -89,4 +103,5 @@ def _log_model(tracker: Tracker, run_id: str, new: NewVersion) -> str:
             metadata=dict(new.metadata),
             registered_model_name=new.name,
         )
+        tracker.client.log_batch(run_id, metrics=metrics_of(new.numbers, step=0, model_id=info.model_id))
     return str(info.registered_model_version)

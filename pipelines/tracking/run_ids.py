@@ -9,8 +9,8 @@ _SQLITE_HEADER = 100
 
 
 class RunIds:
-    """What is known of one tracking address, in groups: "runs", "children", "models", "complete", "reports",
-    "databases". Written through at once."""
+    """What is known of one tracking address, in groups: "experiments", "runs", "children", "models", "complete",
+    "reports", "databases". Written through at once."""
 
     def __init__(self, path: Path, *, uri: str) -> None:
         self._path = path

@@ -86,7 +86,7 @@ def test_markdown_is_a_table() -> None:
 
 def test_printed_report_tells_where_to_look(tmp_path: Path) -> None:
     console = Console(record=True, width=160)
-    print_report(a_report(), form=FORM, console=console, folder=tmp_path, tracking_uri="sqlite:////s/mlflow.db")
+    print_report(a_report(), form=FORM, console=console, folder=tmp_path, tracking=("sqlite:////s/mlflow.db", "#/e"))
     text = console.export_text()
     for phrase in (
         "stage 2, image of another sample",
@@ -98,9 +98,11 @@ def test_printed_report_tells_where_to_look(tmp_path: Path) -> None:
     ):
         assert phrase in text
     assert "mlflow server --backend-store-uri sqlite:////s/mlflow.db" in text
+    assert "(then open http://127.0.0.1:5000/#/e)" in text
 
 
 def test_server_needs_no_command() -> None:
+    assert tracking_command("http://mlflow:5000/", "#/e") == "http://mlflow:5000/#/e"
     assert tracking_command("http://mlflow:5000") == "http://mlflow:5000"
     assert tracking_command("https://ann:secret@mlflow:5000") == "https://***@mlflow:5000"
 

@@ -32,7 +32,9 @@ def register(
             seen.append(champion)
         return Verdict(passes, "because")
 
-    new = NewVersion("memvp", a_model_file(folder), {}, ("mlflow",), tags={SCORE_TAG: "0.5", QUESTIONS_TAG: "q"})
+    tags = {SCORE_TAG: "0.5", QUESTIONS_TAG: "q"}
+    shown = {"tags": tags, "numbers": {"image": 0.5}, "description": "Job `toy`: 0.5 on image."}
+    new = NewVersion("memvp", a_model_file(folder), {}, ("mlflow",), **shown)
     return register_model(tracker, child, new=new, judge=judge)
 
 
@@ -109,6 +111,25 @@ def test_version_says_why(submit: Any, tmp_path: Path) -> None:
     tags = tracker.client.get_model_version("memvp", version).tags
     assert (tags[REASON_TAG], tags[SCORE_TAG], tags[QUESTIONS_TAG]) == ("because", "0.5", "q")
     assert "champion" not in tracker.client.get_registered_model("memvp").aliases
+
+
+def test_version_is_described_and_carries_its_scores(submit: Any, tmp_path: Path) -> None:
+    tracker = submit()
+    child = tracker.open_child("register", key="r", settings={})
+    registered = register(tracker, child, folder=tmp_path, passes=True)
+    version = tracker.client.get_model_version("memvp", registered["version"])
+    assert version.description == "Job `toy`: 0.5 on image."
+    assert 'load_model("models:/memvp@champion")' in tracker.client.get_registered_model("memvp").description
+    logged = tracker.client.get_logged_model(version.source.removeprefix("models:/"))
+    assert {metric.key: metric.value for metric in logged.metrics} == {"image": 0.5}
+
+
+def test_a_description_that_somebody_wrote_stays(submit: Any, tmp_path: Path) -> None:
+    tracker = submit()
+    tracker.client.create_registered_model("memvp", description="ours")
+    child = tracker.open_child("register", key="r", settings={})
+    register(tracker, child, folder=tmp_path, passes=True)
+    assert tracker.client.get_registered_model("memvp").description == "ours"
 
 
 def test_registering_again_neither_doubles_nor_compares_with_itself(submit: Any, tmp_path: Path) -> None:
