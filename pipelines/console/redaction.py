@@ -61,5 +61,11 @@ def first_line(error: BaseException) -> str:
 
 def _secret_values() -> list[str]:
     """The longest first: one may contain another."""
-    values = (value for name, value in os.environ.items() if is_secret_name(name))
+    values = (value for name, value in _environment().items() if is_secret_name(name))
     return sorted({value for value in values if len(value) >= _SHORTEST}, key=len, reverse=True)
+
+
+def _environment() -> dict[str, str]:
+    """A copy: threads of libraries change the environment while it is walked, and MLflow's do at its start."""
+    names = list(os.environ)
+    return {name: value for name in names if (value := os.environ.get(name)) is not None}

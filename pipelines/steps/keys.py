@@ -14,9 +14,11 @@ from pipelines.config.plain import as_settings
 from pipelines.data.sources import Config, source_of
 from pipelines.workflow.digests import folder_digest, input_digest, model_digest
 
-# These change how long training takes or when it is saved, not what it learns.
+# These change how long training takes, by whom or when it is saved, not what it learns.
 _FREE_LAUNCH_SETTINGS = {
+    "num_workers",
     "local_processes",
+    "cpus_per_worker",
     "max_failures",
     "dashboard_port",
     "timeout_seconds",

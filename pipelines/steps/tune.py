@@ -24,8 +24,7 @@ def tune(context: StepContext) -> StepOutcome:
     stage = context.config.stages[name]
     curve = _Curve(context, total=stage.steps_for(num_samples=built.record.summary["samples"][name]))
     result = run_stage(_stage_run(context, name=name, stage=stage), context.config.launch, on_step=curve.add)
-    metrics = context.folder / METRICS_FILE
-    curve.send(read_metrics(metrics))
+    curve.send(read_metrics(context.folder / METRICS_FILE))
     summary = {
         "trainable_parameters": result.trainable_parameters,
         "final_loss": result.final_loss,
@@ -35,7 +34,8 @@ def tune(context: StepContext) -> StepOutcome:
         "samples_with_labels_cut": result.num_shortened,
         "checkpoints_put_aside": result.num_quarantined,
     }
-    return StepOutcome(outputs=(context.folder / "adapter", metrics), summary=summary)
+    # What later steps read, and nothing that a clock wrote: the digest of the same adapter is always the same.
+    return StepOutcome(outputs=(context.folder / "adapter",), summary=summary)
 
 
 def _stage_run(context: StepContext, *, name: str, stage: StageConfig) -> StageRun:
@@ -69,8 +69,8 @@ def log_stage(run: StepRun) -> None:
         run.log_manifest(stored, name="features")
     rows = read_metrics(run.step.folder / METRICS_FILE)
     run.tracker.log_curves(run.id, rows)
-    numbers = {name: run.summary[name] for name in ("trainable_parameters", "final_loss")}
-    run.log_numbers(numbers)
+    figures = {name: run.summary[name] for name in ("trainable_parameters", "final_loss")}
+    run.log_numbers({name: value for name, value in figures.items() if value is not None})
     _log_checkpoints(run, rows)
     digest, step = run.step.record.digest, run.summary["steps"]
     run.log_weights("adapter", step=step, digest=digest, folder="adapter", numbers=_losses(rows, step=step))

@@ -68,6 +68,13 @@ def test_what_was_done_before_is_used(report: dict[str, Any]) -> None:
     assert report["reused"] == ["build_shards", "extract_features"]
 
 
+def test_a_stage_is_known_by_its_adapter_and_not_by_its_seconds(report: dict[str, Any], storage: Path) -> None:
+    (record,) = storage.glob("task/tune/*/step.json")
+    outputs = json.loads(record.read_text())["outputs"]
+    assert {Path(name).parts[0] for name in outputs} == {"adapter"}
+    assert "seconds" in (record.parent / "metrics.jsonl").read_text()
+
+
 def test_scores_are_those_of_the_files(report: dict[str, Any], storage: Path) -> None:
     assert list(report["benchmarks"]) == ["gqa, testdev", "gqa, val"]
     for title, rows in report["benchmarks"].items():

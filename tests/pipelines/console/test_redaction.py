@@ -1,5 +1,8 @@
 """Secrets are redacted out, and what only looks a little like one is left as it is."""
 
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+
 import pytest
 
 from pipelines.console.redaction import is_secret_name, redacted, redacted_settings
@@ -67,3 +70,25 @@ def test_settings_keep_their_shape() -> None:
     assert redacted_settings(settings) == {
         "a": {"token": "***", "tokens": 8, "password": None}, "uri": "http://***@h", "list": ["http://***@h", 1.5],
     }  # fmt: skip
+
+
+class _Changing(Mapping[str, str]):
+    """An environment that a thread takes a name out of while it is walked."""
+
+    def __init__(self, **values: str) -> None:
+        self._values = values
+
+    def __iter__(self) -> Iterator[str]:
+        yield "GONE_TOKEN"
+        yield from self._values
+
+    def __len__(self) -> int:
+        return len(self._values) + 1
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name]
+
+
+def test_threads_may_change_the_environment_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.console.redaction.os", SimpleNamespace(environ=_Changing(HF_TOKEN="hf_0123456789")))
+    assert redacted("with hf_0123456789") == "with ***"

@@ -68,6 +68,14 @@ def test_steps_are_handed_on_once_and_in_order(tiny: Any, tmp_path: Path) -> Non
     assert all(row["memory_bytes"] > 1 << 20 for row in rows)
 
 
+def test_a_lost_curve_costs_neither_the_adapter_nor_the_stage(tiny: Any, tmp_path: Path) -> None:
+    first = run_stage(tiny.run(tmp_path), HERE)
+    (tmp_path / "metrics.jsonl").unlink()
+    assert run_stage(tiny.run(tmp_path), HERE) == first
+    (tmp_path / "result.json").unlink()
+    assert run_stage(tiny.run(tmp_path), HERE) == replace(first, final_loss=None)
+
+
 def test_training_lowers_the_loss(tiny: Any, tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
     run_stage(

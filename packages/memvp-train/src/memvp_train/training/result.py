@@ -30,8 +30,8 @@ class StageResult:
     """One JSON line per step."""
     trainable_parameters: int
     """Numbers that were trained."""
-    final_loss: float
-    """Loss of the last step."""
+    final_loss: float | None
+    """Loss of the last step; None if metrics.jsonl was lost after it."""
     num_steps: int
     """Optimiser steps that were made; fewer than planned if the patience of validation ended."""
     adapter_step: int
@@ -57,7 +57,7 @@ def finished_stage(out: Path, *, settings: dict[str, Any]) -> StageResult | None
         is_whole = body["adapter_sha256"] == folder_hash(Path(result.adapter_path))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return result if is_same and is_whole and Path(result.metrics_path).is_file() else None
+    return result if is_same and is_whole else None
 
 
 def publish(plan: WorkerPlan, *, state: TrainingState) -> StageResult:
@@ -66,11 +66,12 @@ def publish(plan: WorkerPlan, *, state: TrainingState) -> StageResult:
     adapter, metrics = out / "adapter", out / METRICS_FILE
     chosen = _chosen_state(plan.run, last=state)
     export_adapter(plan.run, state=chosen, out=adapter)
+    rows = read_metrics(metrics)
     result = StageResult(
         adapter_path=str(adapter),
         metrics_path=str(metrics),
         trainable_parameters=sum(tensor.numel() for tensor in state.weights.values()),
-        final_loss=read_metrics(metrics)[-1]["loss"],
+        final_loss=rows[-1]["loss"] if rows else None,
         num_steps=state.step,
         adapter_step=chosen.step,
         **asdict(plan.counts),
