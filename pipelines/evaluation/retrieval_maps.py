@@ -15,7 +15,7 @@ from memvp_data.images import PREPROCESSING, load_image, preprocess
 from memvp_data.samples import Sample, read_samples
 from memvp_data.shards.reader import ShardReader
 from memvp_data.text import encode_prompt
-from memvp_train.config import LanguageModelConfig
+from memvp_train.config import LanguageModelConfig, VisionConfig
 from pipelines.evaluation.chosen_questions import choose
 from pipelines.evaluation.questions import QuestionSet, answer_texts
 from pipelines.evaluation.retrieval_figure import Panel, draw_retrieval_page
@@ -37,7 +37,7 @@ class LookInside:
         return int(self.model.encode(zeros).nbytes)
 
     def draw_maps(
-        self, questions: QuestionSet, *, count: int, images: Path, preprocessing: str, predictions: Path, out: Path
+        self, questions: QuestionSet, *, count: int, images: Path, vision: VisionConfig, predictions: Path, out: Path
     ) -> list[Path]:
         """A page of `count` questions with their maps below the folder `out`; none where no question has an image."""
         asked = [sample for sample in read_samples(questions.table) if sample.image_ids]
@@ -50,7 +50,7 @@ class LookInside:
         }
         reader = ShardReader(images)
         panels = [
-            self._panel(sample, template=questions.template, reader=reader, preprocessing=preprocessing, given=given)
+            self._panel(sample, template=questions.template, reader=reader, vision=vision, given=given)
             for sample in chosen
         ]
         out.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ class LookInside:
         *,
         template: str,
         reader: ShardReader,
-        preprocessing: str,
+        vision: VisionConfig,
         given: Mapping[str, Mapping[str, str]],
     ) -> Panel:
         image_id = sample.image_ids[0]
@@ -70,7 +70,7 @@ class LookInside:
         prompt = encode_prompt(sample, tokenizer=self.tokenizer, template=template)
         answers = {title: texts.get(sample.id, "?") for title, texts in given.items()}
         return Panel(
-            pixels=_visible(encoded, name=image_id, preprocessing=preprocessing),
+            pixels=_visible(encoded, name=image_id, vision=vision),
             heat=answer_map(self.model, prompt=prompt, features=self.features.load([image_id])),
             question=sample.turns[-1].text,
             answers={"right": ", ".join(sample.answers[:2]), **answers},
@@ -111,9 +111,10 @@ def answer_map(model: Any, *, prompt: tuple[int, ...], features: torch.Tensor) -
     return scores_g.reshape(shape).cpu().numpy()
 
 
-def _visible(encoded: bytes, *, name: str, preprocessing: str) -> NDArray[np.float32]:
+def _visible(encoded: bytes, *, name: str, vision: VisionConfig) -> NDArray[np.float32]:
     """(S, S, 3) in [0, 1]: the preprocessed image with the normalisation undone, so patches line up with the map."""
-    how = PREPROCESSING[preprocessing]
-    normalised = preprocess(load_image(encoded, name=name), preprocessing=preprocessing)
+    how = PREPROCESSING[vision.preprocessing]
+    image = load_image(encoded, name=name, upright=vision.upright)
+    normalised = preprocess(image, preprocessing=vision.preprocessing)
     mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in (how.mean, how.std))
     return np.clip(normalised * std + mean, 0, 1).transpose(1, 2, 0)

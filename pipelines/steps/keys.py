@@ -115,6 +115,7 @@ def for_evaluate(config: JobConfig) -> dict[str, Any]:
         "language": as_settings(config.language),
         "template": config.stage2.template,
         "preprocessing": config.vision.preprocessing,
+        "upright": config.vision.upright,
     }
 
 

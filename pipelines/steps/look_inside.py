@@ -25,7 +25,7 @@ def draw_and_weigh(context: StepContext) -> StepOutcome:
                 QuestionSet("", "image", table, "accuracy", config.stage2.template),
                 count=config.evaluate.num_pictures,
                 images=built / "images",
-                preprocessing=config.vision.preprocessing,
+                vision=config.vision,
                 predictions=context.folder / "predictions",
                 out=context.folder / "figures",
             )

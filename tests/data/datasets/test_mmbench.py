@@ -81,6 +81,13 @@ def test_none_is_an_option_unless_it_is_the_last(official: Callable[[str], Path]
     assert json.loads(next(read_mmbench(root, split="dev")).fields["choices"]) == ["cat", "None", "car"]
 
 
+def test_none_is_the_second_of_two_options(official: Callable[[str], Path]) -> None:
+    root, rows = official("mmbench"), mmbench_rows(by_reference=False)
+    rows[0] |= {"B": "None", "C": "", "D": "", "answer": "A"}
+    _put_rows(root / FILES["dev"], rows[:1])
+    assert json.loads(next(read_mmbench(root, split="dev")).fields["choices"]) == ["cat", "None"]
+
+
 def test_no_base64_and_no_columns_are_named(official: Callable[[str], Path]) -> None:
     root, rows = official("mmbench"), mmbench_rows(by_reference=False)
     rows[0]["image"] = "@" * 65

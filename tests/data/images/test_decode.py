@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.image_utils import load_image as transformers_load_image
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -60,6 +61,47 @@ def test_each_format_decodes_to_rgb_whatever_its_name_says(tmp_path: Path, kind:
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA"])
 def test_every_colour_mode_becomes_rgb(mode: str) -> None:
     assert load_image(encoded(picture(8, 8, mode=mode)), name="a").mode == "RGB"
+
+
+def test_grey_of_16_bits_is_scaled_by_its_depth() -> None:
+    ramp = np.linspace(0, 65_535, 256).round().astype(np.uint16)
+    with pytest.warns(UserWarning, match="greyscale images of 16 bits are scaled to 8"):
+        image = load_image(encoded(Image.fromarray(np.tile(ramp, (16, 1)))), name="a")
+    assert np.array_equal(np.asarray(image)[0, :, 0], np.arange(256))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    image = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    image.putpixel((1, 0), (200, 0, 0, 255))
+    file = BytesIO()
+    settings = {"transparency": (0, 0, 0)} if mode == "RGB" else {}
+    image.convert(mode).save(file, "PNG", **settings)
+    pixels = np.asarray(load_image(file.getvalue(), name="a"))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[0, 1].max() < 255
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path: Path, orientation: int, kind: str) -> None:
+    """As transformers' own loader does; the file keeps its bytes."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    picture(24, 16).save(path, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    seen, stored = load_image(path, name="a"), load_image(path, name="a", upright=False)
+    assert np.array_equal(np.asarray(seen), np.asarray(transformers_load_image(str(path))))
+    assert np.array_equal(np.asarray(stored), np.asarray(Image.open(path).convert("RGB")))
+    assert (seen.size == stored.size) == (orientation < 5)
+    (record,) = image_records(["a_djpg"], image_root=tmp_path)
+    assert [*record[1].values()] == [path.read_bytes()]
+
+
+def test_a_damaged_exif_block_turns_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    picture(24, 16).save(path, "JPEG", exif=b"Exif\0\0" + b"not a tiff header")
+    assert load_image(path, name="a").size == (24, 16)
 
 
 def test_a_jpeg_with_previews_is_a_jpeg(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""MMBench: all rotations or nothing; the letter must be decided by rules."""
+"""MMBench: all rotations that the file has, or nothing; the letter must be decided by rules."""
 
 import json
 from collections.abc import Sequence
@@ -71,10 +71,22 @@ def test_rules_name_an_option_a_refusal_or_nothing(text: str) -> None:
     assert mmbench_letters.rules_2023(text, options) in (*options, "E", None)
 
 
-def test_missing_rotations_and_other_faults() -> None:
-    rows = rotations(7)
-    with pytest.raises(ScoreError, match="question 7 has 3 rows and 4 choices; circular evaluation needs"):
-        mmbench.tally(answered(*((row, "A") for row in rows[:3])))
+@given(st.lists(st.booleans(), min_size=3, max_size=3))
+def test_options_that_stay_in_place_leave_fewer_rotations_than_options(hits: list[bool]) -> None:
+    """As 53 questions of the real dev file: "None of these" is option D of every row, so there are three."""
+    rows = []
+    for turn in range(3):
+        turned = ["cat", "dog", "car"][turn:] + ["cat", "dog", "car"][:turn] + ["None of these"]
+        letter = "ABCD"[turned.index("dog")]
+        number = str(7 + turn * mmbench.ROTATION)
+        rows.append(asked(number, letter, image="i7", index="7", choices=json.dumps(turned)))
+    texts = [row.answers[0] if hit else "D" for row, hit in zip(rows, hits, strict=True)]
+    tally = mmbench.tally(answered(*zip(rows, texts, strict=True)))
+    assert tally.values() == {"accuracy": 100 * all(hits)}
+    assert (tally.n, tally.measures["accuracy"].n) == (3, 1)
+
+
+def test_faults() -> None:
     with pytest.raises(ScoreError, match="has index '-1'; MMBench numbers its rows"):
         mmbench.tally(answered((asked("1", "A", index="-1", choices='["x"]'), "A")))
     with pytest.raises(ScoreError, match="has 5 choices, MMBench has 2 to 4"):

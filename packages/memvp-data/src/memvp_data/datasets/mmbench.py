@@ -1,4 +1,4 @@
-"""MMBench: multiple choice, every question asked once for each rotation of its options.
+"""MMBench: multiple choice, every question asked again for rotations of its options.
 
 Source: github.com/open-compass/MMBench. Licence: Apache-2.0, images under their own terms. Counts: 4,377 rows about
 1,176 questions in `mmbench_dev_20230712.tsv` (split "dev", what LLaVA-1.5 reports), about 4,329 about 1,164 in the
@@ -99,11 +99,12 @@ def _present(cell: str) -> str:
 
 
 def _choices(row: TsvRow) -> list[str]:
-    """The options up to the last that is there. Between others "None" is an option's text, at the end it is missing."""
+    """The options up to the last that is there. "None" is missing at the end, an option's text between others or where
+    no question would be left without it."""
     choices = [row.get(letter, "") for letter in LETTERS]
-    while choices and not _present(choices[-1]):
+    while len(choices) > 2 and not _present(choices[-1]):
         choices.pop()
-    if len(choices) < 2 or not all(choices):
+    if not all(choices):
         raise DatasetError(f"options must fill A, B, ... without a gap, got {shown(choices)}")
     return [checked_text(choice, what="each option") for choice in choices]
 

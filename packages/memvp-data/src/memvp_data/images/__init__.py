@@ -1,6 +1,7 @@
 """Images: bytes from outside decoded safely, and the one preprocessing of each vision tower.
 
 decode: bytes from outside, decoded safely
+colours: upright, 8 bits a channel, on white
 preprocessing: the one preprocessing of each vision tower
 pixels: pixels by image id, for a tower that trains along
 """

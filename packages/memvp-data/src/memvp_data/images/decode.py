@@ -14,7 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from memvp_data.images.preprocessing import MAX_PIXELS, PREPROCESSING, Preprocessing, as_rgb, preprocess
+from memvp_data.images.colours import as_rgb, turned_upright
+from memvp_data.images.preprocessing import MAX_PIXELS, PREPROCESSING, Preprocessing, preprocess
 from memvp_data.samples import from_id
 
 __all__ = [
@@ -43,12 +44,13 @@ class ImageError(ValueError):
     """An image that is missing, too large, damaged or of another format."""
 
 
-def load_image(source: Path | bytes, *, name: str) -> Image.Image:
-    """Decode to RGB (the first frame; transparency and EXIF rotation are ignored, as in LLaVA).
+def load_image(source: Path | bytes, *, name: str, upright: bool = True) -> Image.Image:
+    """Decode to RGB as a person would see it: the first frame, on white, turned as EXIF says.
 
+    `upright=False` leaves it as the pixels lie, as the scripts of LLaVA and of most benchmarks do.
     Raises `ImageError` naming `name` for anything but a whole JPEG, PNG or WebP of at most `MAX_PIXELS` pixels.
     """
-    return _decode(_read(source, name=name), name=name)[0]
+    return _decode(_read(source, name=name), name=name, upright=upright)[0]
 
 
 def image_records(image_ids: Iterable[str], *, image_root: Path | str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -84,16 +86,17 @@ def _file_size(path: Path, *, name: str) -> int:
     return path.stat().st_size
 
 
-def _decode(data: bytes, *, name: str) -> tuple[Image.Image, str]:
+def _decode(data: bytes, *, name: str, upright: bool = True) -> tuple[Image.Image, str]:
     """The RGB image and the file suffix of its true format."""
     image, detail = _open(data, name=name)
     _check_size(image.size, name=name)
     _check_bomb(image, num_bytes=len(data), name=name)
     try:
         image.load()
-        return as_rgb(image), _SUFFIXES.get(detail, "jpg")  # Pillow calls a JPEG with previews "MPO"
+        shown = as_rgb(turned_upright(image) if upright else image)
     except _DECODE_ERRORS as error:
         raise ImageError(f"image {name!r} is damaged or truncated ({error}); fetch it again") from None
+    return shown, _SUFFIXES.get(detail, "jpg")  # Pillow calls a JPEG with previews "MPO"
 
 
 def _open(data: bytes, *, name: str) -> tuple[Image.Image, str]:

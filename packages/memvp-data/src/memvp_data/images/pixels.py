@@ -22,12 +22,14 @@ class PixelStore:
         *,
         preprocessing: str,
         num_rows: int,
+        upright: bool = True,
         verify: Verify = "size",
         on_damage: OnDamage = "fail",
     ) -> None:
-        """`preprocessing` is a name of `PREPROCESSING`; `num_rows` says how many rows the tower makes of an image."""
+        """`preprocessing` is a name of `PREPROCESSING`, `upright` as in `load_image`; `num_rows` says how many rows the
+        tower makes of an image."""
         self._reader = ShardReader(folder, verify=verify, on_damage=on_damage)
-        self._preprocessing, self._num_rows = preprocessing, num_rows
+        self._preprocessing, self._num_rows, self._upright = preprocessing, num_rows, upright
 
     @property
     def manifest(self) -> Manifest:
@@ -63,7 +65,7 @@ class PixelStore:
         if len(members) != 1:
             raise ShardError(f"shard {shard}, key {image_id!r} has members {sorted(members)}; an image is one file")
         try:
-            image = load_image(next(iter(members.values())), name=image_id)
+            image = load_image(next(iter(members.values())), name=image_id, upright=self._upright)
         except ImageError as error:
             raise ShardError(f"shard {shard}: {error}") from None
         return torch.from_numpy(preprocess(image, preprocessing=self._preprocessing))

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from memvp_data.images.colours import as_rgb
+
 # Neither an image nor anything made on the way has more.
 MAX_PIXELS = 50_000_000
 
@@ -59,11 +61,6 @@ def preprocess(image: Image.Image, *, preprocessing: str) -> NDArray[np.float32]
     for channel, values in enumerate(_normalised(settings.mean, settings.std)):
         np.take(values, pixels[..., channel], out=normalised[channel], mode="clip")
     return normalised
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """The image itself if it is RGB: converting would copy it."""
-    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 @lru_cache

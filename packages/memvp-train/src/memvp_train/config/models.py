@@ -47,6 +47,8 @@ class VisionConfig:
     """Average stored patches in blocks to this many per side; none stores every patch."""
     preprocessing: str = "clip_224"
     """Name of a preprocessing in memvp_data.images."""
+    upright: bool = True
+    """Turn images as their EXIF orientation says; false as the scripts of benchmarks that look at them as they lie."""
     batch_size: int = 32
     """Images per forward pass."""
     feature_dtype: Literal["float16", "bfloat16", "float32"] = "float16"

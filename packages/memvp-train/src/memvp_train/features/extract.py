@@ -109,6 +109,7 @@ def feature_meta(vision: VisionConfig, *, images: Manifest) -> dict[str, Any]:
         "grid": vision.grid,
         "pool_side": vision.pool_side,
         "preprocessing": vision.preprocessing,
+        "upright": vision.upright,
         "dtype": vision.feature_dtype,
         "images": images.digest,
     }
@@ -182,7 +183,7 @@ def _decoded_ahead(keys: list[str], *, reader: ShardReader, vision: VisionConfig
 def _pixels(members: dict[str, bytes], *, name: str, vision: VisionConfig) -> Tensor:
     if len(members) != 1:
         raise FeatureError(f"image {name!r} has members {sorted(members)}; an image shard has one file per image")
-    image = load_image(next(iter(members.values())), name=name)
+    image = load_image(next(iter(members.values())), name=name, upright=vision.upright)
     return torch.from_numpy(preprocess(image, preprocessing=vision.preprocessing))
 
 

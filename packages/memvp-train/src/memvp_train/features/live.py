@@ -14,7 +14,8 @@ from memvp_train.models.vision import feature_shape
 
 def pixel_store(images: Path | str, vision: VisionConfig) -> PixelStore:
     """The images of a folder of image shards, prepared for the tower of these settings."""
-    return PixelStore(images, preprocessing=vision.preprocessing, num_rows=feature_shape(vision).num_rows)
+    how = {"preprocessing": vision.preprocessing, "upright": vision.upright}
+    return PixelStore(images, **how, num_rows=feature_shape(vision).num_rows)
 
 
 class LiveFeatures:
