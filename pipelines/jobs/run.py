@@ -93,6 +93,8 @@ class _Job:
         else:
             found = self._run(step, key=key)
             self.console.print(f"{step.title}: done in {found.record.seconds:.1f} s")
+            for line in found.record.summary.get("says", ()):
+                self.console.print(line, soft_wrap=True)
         self.finished[step.name] = found
 
     def _run(self, step: Step, *, key: str) -> FinishedStep:

@@ -26,13 +26,15 @@ def build_shards(context: StepContext) -> StepOutcome:
     benchmark = context.about.get("benchmark", "")
     source = source_of(context.config, benchmark)
     roots: dict[str, Path] = {}
+    blind: dict[str, int] = {}
     counts = {
-        name: _write_table(context, name, part=part, roots=roots)
+        name: _write_table(context, name, part=part, roots=roots, blind=blind)
         for name, part in source.parts(_root(context, source)).items()
     }
+    told = {"says": [_shares(counts, blind)]}
     outputs = tuple(samples_path(context.folder, name) for name in counts)
     if has_video(context.config, benchmark):
-        return StepOutcome(outputs, {"samples": counts, "images": len(roots)})
+        return StepOutcome(outputs, {"samples": counts, "images": len(roots), **told})
     manifest = write_shards(
         context.folder / "images",
         _image_records(roots, progress=context.progress),
@@ -40,7 +42,7 @@ def build_shards(context: StepContext) -> StepOutcome:
         max_shard_samples=context.config.data.max_shard_samples,
         dedupe=True,  # benchmarks share images under different names
     )
-    summary = {"samples": counts, "images": manifest.num_samples, "images_digest": manifest.digest}
+    summary = {"samples": counts, "images": manifest.num_samples, "images_digest": manifest.digest, **told}
     return StepOutcome(outputs=(*outputs, context.folder / "images"), summary=summary)
 
 
@@ -54,21 +56,35 @@ def _root(context: StepContext, source: Source) -> Path:
     return folder
 
 
-def _write_table(context: StepContext, name: str, *, part: Part, roots: dict[str, Path]) -> int:
+def _shares(counts: dict[str, int], blind: dict[str, int]) -> str:
+    """How many samples there are, and how many of them have no image."""
+    shares = (f"{name} {count:,} ({blind[name] / count:.0%})" for name, count in counts.items())
+    return f"samples (share without an image): {', '.join(shares)}"
+
+
+def _write_table(context: StepContext, name: str, *, part: Part, roots: dict[str, Path], blind: dict[str, int]) -> int:
+    """Returns the number of samples; notes those without an image in `blind`."""
     path = samples_path(context.folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Training is watched on the loss of the right answers; readers put them beside the questions of a test split.
     samples = map(with_best_answer, part.samples) if name == "validation" else part.samples
-    count = write_samples(path, _noting_images(samples, images=part.images, roots=roots, name=name))
+    blind[name] = 0
+    count = write_samples(path, _noting_images(samples, images=part.images, roots=roots, name=name, blind=blind))
     if count == 0:
         raise ValueError(f"the official file of data.{name} holds no records; a step over nothing would learn nothing")
+    if part.images is not None and blind[name] == count:
+        raise ValueError(
+            f"data.{name} has the image folder {part.images}, but none of its {count:,} records names an image; "
+            "correct the records, or leave the folder out for text alone"
+        )
     return count
 
 
 def _noting_images(
-    samples: Iterable[Sample], *, images: Path | None, roots: dict[str, Path], name: str
+    samples: Iterable[Sample], *, images: Path | None, roots: dict[str, Path], name: str, blind: dict[str, int]
 ) -> Iterator[Sample]:
     for sample in samples:
+        blind[name] += not sample.image_ids
         if sample.image_ids and images is None:
             raise ValueError(f"question {sample.id!r} names an image, but data.test.{name}.images is not set")
         for image_id in sample.image_ids:

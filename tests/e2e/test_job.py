@@ -134,7 +134,7 @@ def test_mlflow_has_a_model_per_checkpoint_with_its_scores(client: Any, undistur
     assert set(models) == {f"stage2-step-{step}" for step in steps} | {"stage2-adapter"}
     scores = {metric.key: metric.value for metric in models["stage2-adapter"].metrics}
     assert scores["accuracy/stage2/image"] == undisturbed.report["rows"]["stage2"]["accuracy"]
-    assert scores["checkpoint/final_loss"] == undisturbed.rows("stage2")[-1]["loss"]
+    assert scores["checkpoint/loss"] == undisturbed.rows("stage2")[-1]["loss"]
 
 
 def test_report_page_stands_alone(client: Any, undisturbed: JobRun) -> None:

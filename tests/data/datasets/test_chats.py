@@ -48,13 +48,40 @@ def test_text_only_several_images_systems_and_repeated_ids(tmp_path: Path) -> No
     turns.append({"role": "assistant", "content": "A tag."})
     first, second, third = chats(
         tmp_path,
-        {"id": "x", "messages": turns, "images": None},
+        {"id": "x", "messages": [turns[0], {"role": "user", "content": "?"}, turns[2]], "images": None},
         {"id": "x", "messages": turns[1:], "images": ["a.jpg", "b.jpg"]},
-        {"messages": [{"role": "assistant", "content": "Hello."}, *turns[1:]]},
+        {"messages": [{"role": "assistant", "content": "Hello."}, {"role": "user", "content": "?"}, turns[2]]},
     )
-    assert [turn.text for turn in first.turns] == ["Be brief.", "<image>?", "A tag."]
+    assert [turn.text for turn in first.turns] == ["Be brief.", "?", "A tag."]
     assert (second.id, second.image_ids, second.turns[0].text) == ("x_x232", ("a_djpg", "b_djpg"), "?")
     assert (third.id, len(third.turns)) == ("2", 2)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "image": "a.jpg"},
+        {"type": "image", "path": "a.jpg"},
+        {"type": "image", "url": "file://a.jpg"},
+        {"type": "image_url", "image_url": "a.jpg"},
+        {"type": "image_url", "image_url": {"url": "a.jpg"}},
+    ],
+)
+def test_a_part_may_name_its_image(tmp_path: Path, part: dict) -> None:
+    said = [part, {"type": "text", "text": "What?"}]
+    messages = [{"role": "user", "content": said}, {"role": "assistant", "content": "A cat."}]
+    assert chats(tmp_path, {"messages": messages}) == [Sample("0", ("a_djpg",), TURNS, source="chats.json")]
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.jsonl"])
+def test_a_file_of_nothing_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DatasetError, match=rf"{name} holds no records"):
+        chats(tmp_path, name=name)
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"chats\.txt: expected a file of the kinds \.json, \.jsonl, \.ndjson"):
+        chats(tmp_path, name="chats.txt")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +100,24 @@ def test_text_only_several_images_systems_and_repeated_ids(tmp_path: Path) -> No
         ({"prompt": "a", "completion": "b", "image": "../x"}, "could leave its folder"),
         ({"prompt": "a", "completion": "b", "image": "no.jpg"}, r"'no.jpg' is not in"),
         ({"prompt": "a", "completion": "b", "images": [{"bytes": "x"}]}, "an image's path must be a string, got None"),
+        ({"prompt": "a", "completion": "b", "image": "https://x.org/a.jpg"}, "is no file below the image folder"),
+        ({"prompt": "<image> a", "completion": "b"}, 'it says <image> and names no image; give "image" its path'),
+        (
+            {"prompt": "a", "completion": "b", "img": "a.jpg"},
+            "it has no 'image', but 'img' is 'a.jpg'; call that",
+        ),
+        (
+            {
+                "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "image"}]}],
+                "completion": "b",
+                "image": "a.jpg",
+            },
+            "it has 2 parts of images and names 1 images",
+        ),
+        (
+            {"prompt": [{"role": "user", "content": [{"type": "image"}]}], "completion": "b"},
+            "it has 1 parts of images and names 0 images",
+        ),
         ({"prompt": "a", "completion": "b", "id": []}, r"\"id\" must be a string or an integer"),
         ({"prompt": "a", "completion": "x" * 2_000_000}, "2,000,000 characters"),
     ],

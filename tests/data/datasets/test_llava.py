@@ -125,7 +125,7 @@ def test_questions_carry_task_and_answers(root: Path) -> None:
 @pytest.mark.parametrize(
     ("records", "answers", "message"),
     [
-        ([{"question_id": 1, "text": "a"}] * 2, None, r"q.jsonl, line 2 .*used before"),
+        ([{"question_id": 1, "text": "a"}] * 2, [{"question_id": 1, "answer": "a"}], r"q.jsonl, line 2 .*used before"),
         ([{"question_id": 1, "text": 5}], None, r"q.jsonl, line 1 .*\"text\" must be a string, got 5"),
         ([{"question_id": 1, "text": "a", "category": 5}], None, r"q.jsonl, line 1 .*\"category\" must be a string"),
         ([{"text": "a"}], None, r"q.jsonl, line 1 .*\"question_id\" must be"),
@@ -146,3 +146,45 @@ def test_questions_and_answers_must_pair_up(root: Path, records: list, answers: 
 def test_a_missing_data_file_is_named(tmp_path: Path, read) -> None:
     with pytest.raises(DatasetError, match=r"blip\.json does not exist"):
         list(read(tmp_path / "blip.json"))
+
+
+def test_ids_that_a_file_repeats_become_unique_and_are_kept(root: Path) -> None:
+    """As llava_mme.jsonl and llava_textvqa_val_v051_ocr.jsonl do."""
+    first, second = questions(root, {"question_id": "a/1.jpg", "text": "x"}, {"question_id": "a/1.jpg", "text": "y"})
+    assert (from_id(first.id), dict(first.fields)) == ("a/1.jpg", {})
+    assert (from_id(second.id), dict(second.fields)) == ("a/1.jpg#2", {"question_id": "a/1.jpg"})
+
+
+def test_the_questions_that_llavas_script_makes_of_scienceqa(root: Path) -> None:
+    said = [human("<image>\nWhich?\nA. x\nB. y"), gpt("The answer is B.")]
+    records = [
+        {"id": "4", "image": "00001/7.jpg", "conversations": said},
+        {"id": "5", "conversations": [human("Why?")]},
+    ]
+    (root / "llava_test_CQM-A.json").write_text(json.dumps(records))
+    first, second = read_questions(root / "llava_test_CQM-A.json", image_root=root / "images")
+    assert first == Sample(
+        "4", ("00001_s7_djpg",), (Turn("user", "Which?\nA. x\nB. y"),), source="llava_test_CQM-A.json"
+    )
+    assert (second.id, second.image_ids, second.turns) == ("5", (), (Turn("user", "Why?"),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, 'it says <image> and has no "image"; give it one'),
+        ({"img": "00001/7.jpg"}, 'it says <image> and has no "image"'),
+    ],
+)
+def test_a_record_that_would_be_learnt_blind_is_refused(root: Path, fields: dict, message: str) -> None:
+    record = {"id": 1, "conversations": [human("What?\n<image>"), gpt("A dog.")], **fields}
+    with pytest.raises(DatasetError, match=rf"mix\.json, record 0 \(id 1\): {message}"):
+        conversations(root, record)
+    with pytest.raises(DatasetError, match=rf"q\.jsonl, line 1 .*: {message}"):
+        questions(root, {"question_id": 1, "text": "<image> What?", **fields})
+
+
+def test_an_image_under_another_name_is_refused(root: Path) -> None:
+    record = {"id": 1, "conversations": [human("What?"), gpt("A dog.")], "img": "00001/7.jpg"}
+    with pytest.raises(DatasetError, match=r"it has no 'image', but 'img' is '00001/7\.jpg'; call that 'image'"):
+        conversations(root, record)

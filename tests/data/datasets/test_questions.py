@@ -62,6 +62,28 @@ def test_the_first_answer_is_learnt(root: Path) -> None:
         list(to_learn(questions(root, "q.csv", HEADER + ",Why?,\n")))
 
 
+def test_an_answer_missing_names_its_line(root: Path) -> None:
+    content = HEADER + ",Why?,so\n,Why not?, \n"
+    assert [sample.answers for sample in questions(root, "q.csv", content)] == [("so",), ()]
+    with pytest.raises(DatasetError, match=r"q\.csv, line 3: question '1' has no answer to learn"):
+        questions(root, "q.csv", content, needs_answer=True)
+
+
+def test_numbers_are_answers(root: Path) -> None:
+    content = json.dumps([{"question": "How many?", "answer": 3}, {"question": "And here?", "answer": [2, "two", 2.5]}])
+    assert [sample.answers for sample in questions(root, "q.json", content)] == [("3",), ("2", "two", "2.5")]
+
+
+def test_suffixes_may_be_large(root: Path) -> None:
+    assert len(questions(root, "q.CSV", HEADER + ",Who?,Ann\n")) == 1
+
+
+def test_questions_that_are_there_again_are_told(root: Path) -> None:
+    content = HEADER + ",Who?,Ann\n,Who?,Ben\n,Who?,Ann\n"
+    with pytest.warns(UserWarning, match=r"q\.csv: 1 questions are there again under other ids"):
+        assert len(questions(root, "q.csv", content)) == 3
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -77,7 +99,19 @@ def test_the_first_answer_is_learnt(root: Path) -> None:
         ("q.csv", "question,image\n" + "x" * 2_000_000 + ",\n", r"line 2: \"question\" has 2,000,000 characters"),
         ("q.json", '[{"question": 3}]', r"q\.json, record 0: \"question\" must be a string, got 3"),
         ("q.json", '[{"question": "a", "answer": []}]', r"record 0: \"answer\" must be a list of strings, got \[\]"),
-        ("q.json", '[{"question": "a", "answer": [1]}]', r"record 0: each of \"answer\" must be a string"),
+        ("q.json", '[{"question": "a", "answer": [true]}]', r"record 0: each of \"answer\" must be a string"),
+        ("q.csv", HEADER, r"q\.csv has no rows below its first line"),
+        ("q.csv", HEADER + ",  ,yes\n", r"q\.csv, line 2: its 'question' is empty"),
+        ("q.csv", "image;question;answer\n;Who?;Ann\n", r"its first line has no ',' but ';'; save it with ','"),
+        ("q.csv", "image\tquestion\n\tWho?\n", r"has no ',' but '\\t'; .* or call it \.tsv"),
+        ("q.csv", HEADER + ',Who?,"Ann\n,a,b\n,c,d\n', r"line \d: not a row .* in the row that begins in line 2; mend"),
+        ("q.csv", "PK\x03\x04", r"q\.csv is an Excel workbook or another zip archive; save its sheet as CSV"),
+        ("q.xlsx", "x", r"q\.xlsx: expected a file of the kinds \.csv, \.tsv, \.json, \.jsonl, \.ndjson"),
+        ("q.parquet", "PAR1", r"q\.parquet is a Parquet file; write its rows"),
+        ("q.txt", "question\n", r"q\.txt: expected a file of the kinds"),
+        ("q.json", "[]", r"q\.json holds no records"),
+        ("q.jsonl", "\n", r"q\.jsonl holds no records"),
+        ("q.json", '[{"question": "a", "img": "x.jpg"}]', r"record 0: it has no 'image', but 'img' is 'x.jpg'"),
         ("q.json", '[{"question": "a", "image": 7}]', r"record 0: \"image\" must be a string"),
         ("q.jsonl", '{"question": "\\ud800"}', r"q\.jsonl, line 1: text .*surrogate"),
     ],

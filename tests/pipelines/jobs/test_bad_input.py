@@ -77,6 +77,28 @@ def test_missing_data_file(job: Job) -> None:
     assert "talks.json" in sentence
 
 
+def test_a_set_with_a_folder_of_images_and_no_image(job: Job) -> None:
+    (job.root / "talks.json").write_text(json.dumps([record("t", [("what colour is a red star ?", "red")])]))
+    _, sentence = job.refused("--until=build_shards")
+    assert "data.stage2 has the image folder" in sentence
+    assert "none of its 1 records names an image" in sentence
+
+
+def test_images_under_another_name(job: Job) -> None:
+    talks = json.loads((job.root / "talks.json").read_text())
+    for talk in talks[:-1]:
+        talk["picture"] = talk.pop("image")
+    (job.root / "talks.json").write_text(json.dumps(talks))
+    _, sentence = job.refused("--until=build_shards")
+    assert "talks.json, record 0 (id 't0'): it says <image> and has no \"image\"" in sentence
+
+
+def test_the_share_without_an_image_is_said(job: Job) -> None:
+    code, out, _ = job.run("--until=build_shards")
+    assert code == 0
+    assert "samples (share without an image): stage1 8 (0%), stage2 9 (11%), image 8 (0%)" in out
+
+
 def test_unreachable_mlflow_server(job: Job) -> None:
     code, sentence = job.refused("--tracking.uri=http://127.0.0.1:9")
     assert code == 2

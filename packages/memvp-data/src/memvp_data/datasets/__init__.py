@@ -12,4 +12,5 @@ vl_t5: VQAv2 and GQA in the files of LXMERT and VL-T5
 karpathy: Karpathy's split of COCO
 frames: frames of clips as features
 chats, questions: conversations and questions of your own
+kinds: what kind of file somebody brings
 """

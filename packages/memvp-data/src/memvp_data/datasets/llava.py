@@ -19,7 +19,7 @@ from memvp_data.datasets.json_files import DatasetError, read_json_array, read_j
 from memvp_data.datasets.records import (
     ImageFolder,
     NumberedIds,
-    OnceOnly,
+    check_no_other_image,
     checked_text,
     label,
     placed,
@@ -51,18 +51,33 @@ def read_questions(
 ) -> Iterator[Sample]:
     """Stream evaluation questions {"question_id", "image"?, "text", "category"?}; the category becomes the task.
 
-    `answers` is a file of {"question_id", "answer": str or list of str} that must match the questions one to one.
-    Raises `DatasetError` naming the line.
+    A .json file is an array as LLaVA's script for ScienceQA writes it: its conversations begin with the question. Where
+    a file repeats an id, as LLaVA's for MME and TextVQA do, the second gets "#2" behind it, and the field question_id
+    keeps what the file said. `answers` is a file of {"question_id", "answer": str or list of str} that must match the
+    questions one to one; then no id may come twice. Raises `DatasetError` naming the line.
     """
-    path, images, ids = Path(path), ImageFolder(image_root), OnceOnly("question_id")
+    path, images, ids = Path(path), ImageFolder(image_root), NumberedIds()
     key = None if answers is None else _read_answers(Path(answers))
-    for number, record in read_json_lines(path):
-        with placed(f"{path.name}, line {number} (question_id {shown(record.get('question_id'))})"):
-            sample = _question(record, key=key, images=images, source=path.name)
-            ids.add(sample.id)
+    asked = set[str]()
+    for place, record in _question_records(path):
+        with placed(f"{path.name}, {place} (question_id {shown(record.get('question_id'))})"):
+            sample = _question(record, key=key, images=images, ids=ids, source=path.name)
+            asked.add(sample.id)
         yield sample
-    for unasked in (key or {}).keys() - ids.seen:
+    for unasked in (key or {}).keys() - asked:
         raise DatasetError(f"{answers}: answers question {unasked!r}, which {path} does not ask; pair the right files")
+
+
+def _question_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, record) as of a question file."""
+    if path.suffix.lower() != ".json":
+        for number, record in read_json_lines(path):
+            yield f"line {number}", record
+        return
+    for number, record in enumerate(read_json_array(path)):
+        turns = record.get("conversations")
+        first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], dict) else {}
+        yield f"record {number}", {**record, "question_id": record.get("id"), "text": first.get("value")}
 
 
 def _conversation(record: dict[str, Any], *, images: ImageFolder, ids: NumberedIds, source: str) -> Sample:
@@ -70,6 +85,8 @@ def _conversation(record: dict[str, Any], *, images: ImageFolder, ids: NumberedI
     turns = record.get("conversations")
     if not isinstance(turns, list):
         raise DatasetError(f'"conversations" must be a list of turns, got {type(turns).__name__}')
+    said = [turn["value"] for turn in turns if isinstance(turn, dict) and isinstance(turn.get("value"), str)]
+    _check_blind(record, said, image_ids=image_ids, images=images)
     return Sample(
         id=ids.new(label(record, "id")),
         image_ids=image_ids,
@@ -79,12 +96,21 @@ def _conversation(record: dict[str, Any], *, images: ImageFolder, ids: NumberedI
 
 
 def _question(
-    record: dict[str, Any], *, key: dict[str, tuple[str, ...]] | None, images: ImageFolder, source: str
+    record: dict[str, Any],
+    *,
+    key: dict[str, tuple[str, ...]] | None,
+    images: ImageFolder,
+    ids: NumberedIds,
+    source: str,
 ) -> Sample:
-    name, image_ids = to_id(label(record, "question_id")), _image_ids(record, images=images)
+    said, image_ids = label(record, "question_id"), _image_ids(record, images=images)
+    name = ids.new(said)
+    if key is not None and name != to_id(said):
+        raise DatasetError(f"this question_id {shown(said)} was used before; with answers each question needs its own")
     if key is not None and name not in key:
         raise DatasetError("the answers file has no answer for it; add one or leave the question out")
     question = text(record, "text")
+    _check_blind(record, [question], image_ids=image_ids, images=images)
     return Sample(
         id=name,
         image_ids=image_ids,
@@ -92,6 +118,7 @@ def _question(
         task=text(record, "category", default=""),
         answers=(key or {}).get(name, ()),
         source=source,
+        fields={} if name == to_id(said) else {"question_id": said},
     )
 
 
@@ -125,6 +152,22 @@ def _turn(turn: Any, *, has_image: bool) -> Turn:
     checked_text(said, what='"value"')
     # A text-only record may talk about "<image>" (HTML, code): there it is content.
     return Turn(_ROLES[speaker], without_placeholder(said) if has_image else said)
+
+
+def _check_blind(record: dict[str, Any], said: list[str], *, image_ids: tuple[str, ...], images: ImageFolder) -> None:
+    """Refuse a record that names no image and yet speaks of one: it would be learnt blind."""
+    if image_ids:
+        return
+    if any(map(announces_image, said)):
+        raise DatasetError(f'it says {PLACEHOLDER} and has no "image"; give it one, or take the placeholder out')
+    if images.root is not None:
+        check_no_other_image(record, known="image")
+
+
+def announces_image(said: str) -> bool:
+    """Whether it begins or ends with the placeholder; in the middle of a text it may be content (HTML, code)."""
+    words = said.strip()
+    return words.startswith(PLACEHOLDER) or words.endswith(PLACEHOLDER)
 
 
 def without_placeholder(said: str) -> str:

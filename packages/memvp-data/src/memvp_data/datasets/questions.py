@@ -5,6 +5,7 @@ array of them. Which columns hold what is said by `Columns`. An answer in JSON m
 right; an empty image makes the question text only, an empty answer one that is asked but not scored.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 from memvp_data.datasets.chats import numbered_records
 from memvp_data.datasets.csv_files import read_csv
 from memvp_data.datasets.json_files import DatasetError
-from memvp_data.datasets.records import ImageFolder, OnceOnly, label, placed, shown, text, texts
+from memvp_data.datasets.kinds import TABLES, kind_of
+from memvp_data.datasets.records import ImageFolder, OnceOnly, check_no_other_image, label, placed, shown, text, texts
 from memvp_data.samples import Sample, Turn, to_id
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,30 @@ class Columns:
 
 
 def read_questions(
-    path: Path | str, *, image_root: Path | str | None, columns: Columns | None = None
+    path: Path | str, *, image_root: Path | str | None, columns: Columns | None = None, needs_answer: bool = False
 ) -> Iterator[Sample]:
-    """Stream the questions of a file, to be scored; `to_learn` makes training samples of them.
+    """Stream the questions of a file, to be scored; `to_learn` makes training samples of them, with `needs_answer`.
 
-    Images must exist below `image_root` (None: not checked). Raises `DatasetError` naming the row.
+    Images must exist below `image_root` (None: not checked). Raises `DatasetError` naming the row, and warns at the end
+    of questions that are there more than once.
     """
     path, images, ids, columns = Path(path), ImageFolder(image_root), OnceOnly("id"), columns or Columns()
+    same = _Same()
     # In a table an image column of another name would make all its questions text only.
-    needs_image = image_root is not None and path.suffix in _DELIMITERS
+    needs_image = image_root is not None and kind_of(path) in TABLES
     required = (columns.question, columns.image) if needs_image else (columns.question,)
     for place, number, row in _rows(path):
         with placed(place):
             _check_columns(row, required=required)
             sample = _sample(row, number=number, columns=columns, images=images, source=path.name)
+            if image_root is not None and not sample.image_ids:
+                check_no_other_image({**row, columns.question: "", columns.answer: ""}, known=columns.image)
+            if needs_answer and not sample.answers:
+                raise DatasetError(f"question {sample.id!r} has no answer to learn; add one or leave it out")
             ids.add(sample.id)
+        same.add(sample)
         yield sample
+    same.tell(path)
 
 
 def to_learn(samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -65,11 +75,11 @@ def to_learn(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    delimiter = _DELIMITERS.get(path.suffix)
-    if delimiter is None:
+    kind = kind_of(path)
+    if kind not in TABLES:
         yield from numbered_records(path)
         return
-    for number, (line, row) in enumerate(read_csv(path, delimiter=delimiter)):
+    for number, (line, row) in enumerate(read_csv(path, delimiter=_DELIMITERS[kind])):
         yield f"{path.name}, line {line}", number, row
 
 
@@ -80,11 +90,13 @@ def _check_columns(row: Mapping[str, Any], *, required: tuple[str, ...]) -> None
 
 
 def _sample(row: Mapping[str, Any], *, number: int, columns: Columns, images: ImageFolder, source: str) -> Sample:
-    image = text(row, columns.image, default="")
+    image, question = text(row, columns.image, default=""), text(row, columns.question)
+    if not question.strip():
+        raise DatasetError(f"its {columns.question!r} is empty; ask something, or take the row out")
     return Sample(
         id=to_id(str(number) if row.get(columns.id) in (None, "") else label(row, columns.id)),
         image_ids=(images.id(image),) if image else (),
-        turns=(Turn("user", text(row, columns.question)),),
+        turns=(Turn("user", question),),
         task=text(row, columns.task, default=""),
         answers=_answers(row, columns.answer),
         source=source,
@@ -92,7 +104,31 @@ def _sample(row: Mapping[str, Any], *, number: int, columns: Columns, images: Im
 
 
 def _answers(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    if isinstance(row.get(name), list):
-        return texts(row, name)
-    answer = text(row, name, default="")
-    return (answer,) if answer else ()
+    value = row.get(name)
+    if isinstance(value, list):
+        return texts({name: [_as_text(one) for one in value]}, name)
+    answer = text({name: _as_text(value)}, name, default="")
+    return (answer,) if answer.strip() else ()
+
+
+def _as_text(value: Any) -> Any:
+    """Numbers as they are written; what is neither text nor number is refused by whoever asks for text."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class _Same:
+    """Counts questions that are there twice: the same words about the same images with the same answers."""
+
+    def __init__(self) -> None:
+        self.seen, self.count = set[int](), 0
+
+    def add(self, sample: Sample) -> None:
+        """Note one; a hash of 64 bits stands for it."""
+        content = hash((sample.image_ids, sample.turns, sample.answers))
+        self.count += content in self.seen
+        self.seen.add(content)
+
+    def tell(self, path: Path) -> None:
+        """Warn once, at the end."""
+        if self.count:
+            warnings.warn(f"{path.name}: {self.count} questions are there again under other ids", stacklevel=2)

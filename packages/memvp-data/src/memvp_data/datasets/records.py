@@ -15,6 +15,8 @@ from memvp_data.samples import SampleError, to_id
 
 MAX_TEXT = 1 << 20  # characters; the longest conversation of the LLaVA files is below 2 ** 18
 _MAX_MESSAGE = 500
+_IDS = ("id", "question_id")  # some are named by their image
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
@@ -82,6 +84,18 @@ def one_of(value: str, known: Mapping[str, Any] | tuple[str, ...], *, what: str)
     if value not in known:
         raise DatasetError(f"{what} must be one of {', '.join(known)}, got {shown(value)}")
     return value
+
+
+def check_no_other_image(record: Mapping[str, Any], *, known: str) -> None:
+    """Refuse a record of no image among whose fields one holds what looks like the path of an image."""
+    for name, value in record.items():
+        if (
+            name not in _IDS
+            and isinstance(value, str)
+            and value.lower().endswith(_IMAGE_SUFFIXES)
+            and "\n" not in value
+        ):
+            raise DatasetError(f"it has no {known!r}, but {name!r} is {shown(value)}; call that {known!r}")
 
 
 class ImageFolder:

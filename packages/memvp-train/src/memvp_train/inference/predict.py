@@ -109,7 +109,10 @@ class ShardAnswerer:
 
 def _row(sample: Sample, text: str, shown: Shown) -> dict[str, Any]:
     question = next((turn.text for turn in reversed(sample.turns) if turn.role == "user"), "")
-    return {"question_id": sample.id, "text": text, "prompt": question, "images": list(shown)}
+    row = {"question_id": sample.id, "text": text, "prompt": question, "images": list(shown)}
+    # What the file called it, where that name came twice.
+    name = sample.fields.get("question_id")
+    return row if name is None else {**row, "file_question_id": name}
 
 
 @dataclass(frozen=True)
