@@ -89,6 +89,19 @@ def test_switched_on_at_the_language_model(memvp, batch) -> None:
         torch.testing.assert_close(model.trainable_state()[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("settings", [{"every_n_layers": 2}, {"activation_checkpointing_kwargs": None}], ids=str)
+def test_takes_what_transformers_own_models_take(memvp, batch, settings: dict[str, Any]) -> None:
+    ids, features = batch(images=4)
+    model, plain = memvp().train(), memvp().train()
+    if not hasattr(model.language_model, "activation_checkpointing_enable"):
+        pytest.skip("older transformers has no such settings")
+    model.activation_checkpointing_enable(**settings)
+    for one in (model, plain):
+        one(ids, labels=ids, visual_features=features).loss.backward()
+    for name, parameter in plain.trainable_state().items():
+        torch.testing.assert_close(model.trainable_state()[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
+
+
 def test_backward_in_another_thread(memvp, batch) -> None:
     from threading import Thread
 

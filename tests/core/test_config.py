@@ -27,6 +27,10 @@ LLAVA_STYLE = MemVPConfig(
         ({"form": "fused"}, "form must be one of auto, direct, split, factored, reference"),
         ({"position_mode": "concat", "insert_in": "keys"}, "leaves image rows without a key or a value"),
         ({"position_mode": "concat", "padded_rows": "masked"}, 'padded_rows "masked" has no meaning'),
+        (
+            {"insert_in": "none", "padded_rows": "masked"},
+            'no meaning with insert_in "none", where an image has no rows',
+        ),
         ({"layers_to_transform": []}, "layers_to_transform must be None or different layer numbers"),
         ({"layers_to_transform": [1, 1]}, "layers_to_transform must be None or different layer numbers"),
     ],

@@ -116,6 +116,19 @@ def test_steps_are_those_of_a_plain_loop(memvp, tmp_path: Path) -> None:
         torch.testing.assert_close(model.trainable_state()[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("more", [{}, {"gradient_checkpointing_kwargs": {"use_reentrant": False}}], ids=str)
+def test_trainers_gradient_checkpointing_changes_no_step(memvp, tmp_path: Path, more: dict[str, Any]) -> None:
+    found = []
+    for name, settings in (("plain", {}), ("checkpointed", {"gradient_checkpointing": True, **more})):
+        model = memvp(make_base())
+        trainer = make_trainer(model, tmp_path / name, steps=2, optim="sgd", **settings)
+        trainer.train()
+        is_on = any(getattr(module, "gradient_checkpointing", False) for module in model.language_model.modules())
+        assert is_on == bool(settings)
+        found.append({key: value.detach() for key, value in model.trainable_state().items()})
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-7)
+
+
 def test_checkpoints_hold_the_adapter_and_resume(memvp, batch, tmp_path: Path) -> None:
     def with_lora(base: Any) -> MemVPModel:
         from peft import LoraConfig

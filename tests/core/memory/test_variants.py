@@ -14,6 +14,7 @@ from tests.core.tiny_models import make_tiny
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
 VARIANTS: dict[str, dict[str, Any]] = {
     "no_visual_rows": {"insert_in": "none"},
+    "no_visual_rows_and_image_free_is_base": {"insert_in": "none", "no_image": "base"},
     "keys_only": {"insert_in": "keys"},
     "values_only": {"insert_in": "values"},
     "concatenated": {"position_mode": "concat"},
@@ -92,7 +93,7 @@ def test_variant_equals_the_written_out_equation(variant: str, form: str, memvp,
     settings = {"form": form} | VARIANTS[variant]
     ids, features = batch()
     index = [1, -1, 0, 2]
-    no_codes = settings["form"] == "factored" and variant == "no_visual_rows"
+    no_codes = settings["form"] == "factored" and variant.startswith("no_visual_rows")
     model = memvp(**settings | ({"form": "split"} if no_codes else {}))
     seen = {"visual_features": features, "image_index": torch.tensor(index)}
     found = model(ids, **seen, row_images=ROW_IMAGES).logits
@@ -131,6 +132,14 @@ def test_joining_padded_memories_leaves_no_gap(memvp, batch) -> None:
     assert joined.row_images.tolist() == [[0, 1, 1, -1], [0, 0, 1, 1]]
     assert torch.equal(joined.codes[0, :1], model.encode(features[:1, :1]).codes[0])
     assert torch.equal(joined.codes[0, 1:3], model.encode(features[:1, 2:]).codes[0])
+
+
+def test_more_images_than_8_bits_count_are_none_of_them_padding(memvp, batch) -> None:
+    model = memvp(num_images=300, num_slots=300)
+    one = model.encode(batch()[1][:1, :1])
+    joined = VisualMemory.join([VisualMemory.join([one] * 200), one, VisualMemory.join([one] * 99)])
+    assert joined.row_images.tolist() == [list(range(300))]
+    assert VisualMemory.join([joined]).num_rows == 300
 
 
 def test_too_many_images_in_an_entry_are_refused(memvp, batch) -> None:

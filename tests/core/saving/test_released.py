@@ -46,7 +46,7 @@ def test_every_tensor_finds_its_place(tmp_path: Path, prefix: str, whole: bool) 
     tensors = released_tensors(prefix=prefix)
     arguments = argparse.Namespace(adapter_scale=0.1, lr=None, blr=9e-3, data_path="data", betas=(0.9, 0.95))
     content = {"model": tensors, "epoch": 19, "args": arguments} if whole else tensors
-    released = read_released(write(tmp_path / "released.pth", content), key_positions="adapter_emb1")
+    released = read_released(write(tmp_path / "released.pth", content))
     plain = released_tensors()
     wanted = {
         "projector.0.weight": plain["adapter_proj.fc1.weight"],
@@ -134,10 +134,13 @@ def test_tower_computes_the_written_adapters(tmp_path: Path) -> None:
     torch.testing.assert_close(tower(pixels), wanted, rtol=1e-9, atol=1e-9)
 
 
-def test_which_embedding_is_the_keys_has_to_be_said(tmp_path: Path) -> None:
-    path = write(tmp_path / "released.pth", released_tensors())
-    with pytest.raises(TypeError, match="key_positions"):
-        read_released(path)  # type: ignore[call-arg]
+def test_the_keys_embedding_is_the_first_or_the_one_that_is_named(tmp_path: Path) -> None:
+    tensors = released_tensors()
+    path = write(tmp_path / "released.pth", tensors)
+    assert torch.equal(read_released(path).prompt["key_positions"], tensors["adapter_emb1"][0])
+    other = read_released(path, key_positions="adapter_emb2").prompt
+    assert torch.equal(other["key_positions"], tensors["adapter_emb2"][0])
+    assert torch.equal(other["value_positions"], tensors["adapter_emb1"][0])
     with pytest.raises(ValueError, match="must be adapter_emb1 or adapter_emb2, got 'emb1'"):
         read_released(path, key_positions="emb1")  # type: ignore[arg-type]
 

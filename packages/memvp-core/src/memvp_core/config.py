@@ -133,6 +133,11 @@ class MemVPConfig:
                 'padded_rows "masked" has no meaning with position_mode "concat", where no row is padded: '
                 'leave it at "live".'
             )
+        if self.insert_in == "none" and self.padded_rows == "masked":
+            raise ValueError(
+                'padded_rows "masked" has no meaning with insert_in "none", where an image has no rows: '
+                'leave it at "live".'
+            )
         if self.position_mode == "concat" and self.insert_in in ("keys", "values"):
             raise ValueError(
                 f'insert_in {self.insert_in!r} with position_mode "concat" leaves image rows without a key or a value, '

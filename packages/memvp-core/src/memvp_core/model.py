@@ -205,17 +205,31 @@ class MemVPModel(AdapterFiles, nn.Module):
                 parameter.requires_grad_(name in self._trainable_before)
         return self.language_model
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Recompute layers in backward; the memory goes along. Non-reentrant unless the settings say otherwise."""
-        settings = gradient_checkpointing_kwargs or {"use_reentrant": False}
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Recompute layers in backward; the memory goes along. Non-reentrant unless the settings say otherwise.
+
+        The arguments are those of transformers' models, of which older ones have the first alone.
+        """
+        settings = activation_checkpointing_kwargs or {"use_reentrant": False}
         refuse_reentrant(settings)
         language_model: Any = self.language_model
+        given = {"every_n_layers": every_n_layers, "offload": offload}
+        others = {} if given == {"every_n_layers": 1, "offload": False} else given
         if hasattr(language_model, "activation_checkpointing_enable"):
-            language_model.activation_checkpointing_enable(settings)
+            language_model.activation_checkpointing_enable(settings, **others)
         else:
-            language_model.gradient_checkpointing_enable(settings)
+            language_model.gradient_checkpointing_enable(settings, **others)
 
-    def gradient_checkpointing_disable(self) -> None:
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """The former name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def activation_checkpointing_disable(self) -> None:
         """Keep activations again."""
         language_model: Any = self.language_model
         if hasattr(language_model, "activation_checkpointing_disable"):
@@ -223,8 +237,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         else:
             language_model.gradient_checkpointing_disable()
 
-    activation_checkpointing_enable = gradient_checkpointing_enable
-    activation_checkpointing_disable = gradient_checkpointing_disable
+    gradient_checkpointing_disable = activation_checkpointing_disable
 
     def add_lora(self, lora_config: Any) -> None:
         """Put a `peft.LoraConfig` on the language model; target names are those of the language model."""

@@ -106,7 +106,8 @@ def _entries(memory: VisualMemory) -> list[VisualMemory]:
 
 def _plain(entry: VisualMemory) -> VisualMemory:
     shape, device = entry.codes.shape[:2], entry.codes.device
-    images = torch.zeros(shape, dtype=torch.int8, device=device) if entry.row_images is None else entry.row_images
+    images = torch.zeros(shape, dtype=torch.int32, device=device) if entry.row_images is None else entry.row_images
+    images = images.to(torch.int32)  # files of before hold 8 bits, in which image 128 would be padding
     weights = torch.ones(shape, device=device) if entry.row_weights is None else entry.row_weights
     blocked = torch.zeros(shape, dtype=torch.bool, device=device) if entry.blocked is None else entry.blocked
     kept = images[0] != _PADDING

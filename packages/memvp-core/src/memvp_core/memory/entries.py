@@ -202,7 +202,9 @@ def _live_slots(
     row_images: Tensor | None,
     blocked: Tensor | None,
 ) -> Tensor | None:
-    num_images, num_rows = (0, 0) if parts.rows is None else parts.rows.shape[:2]
+    # Without rows (insert_in "none") images still are entries, which read the positions.
+    known = max((one for one in arrangement.entries if one != NO_IMAGE), default=-1) + 1
+    num_images, num_rows = (known, 0) if parts.rows is None else parts.rows.shape[:2]
     num_positions, device = parts.key_positions.shape[-2], parts.key_positions.device
     num_slots = num_positions + (num_rows if position_mode == "concat" else 0)
     # One row per image, and the image-free entry last.

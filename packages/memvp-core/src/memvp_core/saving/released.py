@@ -51,13 +51,11 @@ class ReleasedAdapter:
     """Up weights, transposed. The adapters' scale is 0.1 and their activation the exact GELU."""
 
 
-def read_released(path: str | Path, *, key_positions: Embedding) -> ReleasedAdapter:
+def read_released(path: str | Path, *, key_positions: Embedding = "adapter_emb1") -> ReleasedAdapter:
     """Read a checkpoint file: a state dict, or a training checkpoint that holds one under "model".
 
-    `key_positions` says which embedding is added to the keys; the other one is added to the values. Neither the
-    paper nor the file says which is which. At the start of training the keys' is N(0, 0.02^2) and the values' is 0, so
-    a checkpoint of the first steps would show it; a finished one does not. Try both on questions you know: with the
-    wrong one the answers fall apart.
+    `key_positions` says which embedding is added to the keys; the other one is added to the values. The released block
+    (memvp/adapter.py of JieShibo/MemVP) scores with image rows + adapter_emb1 and sums image rows + adapter_emb2.
     """
     tensors = {name.removeprefix("module."): value for name, value in _tensors(Path(path)).items()}
     if key_positions not in _EMBEDDINGS:
