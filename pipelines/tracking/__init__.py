@@ -7,6 +7,7 @@ run_ids: which runs belong to a run folder
 registry: versions and the champion
 model_version: what a version is made of
 gate: whether it becomes the champion
+database: the SQLite file, made whole
 pages: what a person sees first in MLflow's pages
 quiet: MLflow's remarks, silenced
 """

@@ -24,6 +24,7 @@ from rich.console import Console
 from memvp_train.training.metrics_log import MetricsRow
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.redaction import first_line, redacted, redacted_settings
+from pipelines.tracking.database import database_path, is_half_made, make_database
 from pipelines.tracking.pages import EXPERIMENT_TAGS, source_tags, view_tag
 from pipelines.tracking.run_ids import RunIds, run_ids, was_tracked
 
@@ -289,6 +290,7 @@ def open_tracker(
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
+        make_database(uri)
         client = MlflowClient(uri, uri)
         found = client.get_experiment_by_name(config.experiment)
         artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
@@ -296,6 +298,11 @@ def open_tracker(
             found.experiment_id if found else client.create_experiment(config.experiment, artifacts, EXPERIMENT_TAGS)
         )
     except Exception as error:  # any driver of any store may raise here, and to the user it is the same thing
+        if is_half_made(error, uri=uri):
+            raise TrackingError(
+                f"the MLflow database {database_path(uri)} was left half-made by a start that ended too early "
+                f"({first_line(error)}); move it away and run the same command again: what is on disk is sent anew"
+            ) from error
         if not was_tracked(run_folder, uri=uri):
             sentence = f"cannot open MLflow at {redacted(uri)} ({first_line(error)}); set tracking.uri"
             raise TrackingError(sentence) from error

@@ -1,0 +1,51 @@
+"""MLflow's database file: made whole or not at all, and known when an earlier start left half of one.
+
+MLflow makes its tables one by one in the file itself; killed meanwhile, or out of room, it can never open it again.
+"""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+_SQLITE = "sqlite:///"
+# What the second attempt at the same tables says.
+_HALF_MADE = re.compile(
+    r"duplicate column name|table \S+ already exists|no such (table|column|constraint)", re.IGNORECASE
+)
+
+
+def database_path(uri: str) -> Path | None:
+    """The file of an SQLite address; None for a server."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def make_database(uri: str) -> None:
+    """Make the file of an SQLite address if it is missing or empty, under another name until it is whole."""
+    path = database_path(uri)
+    if path is None or (path.is_file() and path.stat().st_size):
+        return
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        MlflowClient(f"{_SQLITE}{made}", f"{_SQLITE}{made}").search_experiments(max_results=1)
+        _put(made, path)
+
+
+def _put(made: Path, path: Path) -> None:
+    """Where another start has put one meanwhile, that one stays: its runs are in it."""
+    if path.is_file() and not path.stat().st_size:
+        os.replace(made, path)
+        return
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        os.replace(made, path)
+
+
+def is_half_made(error: Exception, *, uri: str) -> bool:
+    """Whether an error of opening the database says that its tables were made in part."""
+    return database_path(uri) is not None and _HALF_MADE.search(str(error)) is not None

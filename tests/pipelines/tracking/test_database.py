@@ -1,0 +1,58 @@
+"""MLflow's database appears whole; one that an earlier start left half-made is told with what mends it."""
+
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.config.tracking import TrackingConfig
+from pipelines.tracking.database import make_database
+from pipelines.tracking.mlflow import TrackingError, open_tracker
+
+
+def _open(storage: Path) -> None:
+    uri = f"sqlite:///{storage / 'mlflow.db'}"
+    settings = {"storage": storage, "run_folder": storage, "key": "k", "console": Console()}
+    open_tracker(TrackingConfig(experiment="x"), uri=uri, **settings)
+
+
+@pytest.mark.faults
+def test_a_start_that_is_killed_meanwhile_ruins_nothing(tmp_path: Path) -> None:
+    code = f"from pipelines.tracking.database import make_database; make_database('sqlite:///{tmp_path}/mlflow.db')"
+    making = subprocess.Popen([sys.executable, "-c", code])
+    while not list(tmp_path.glob(".mlflow-*/mlflow.db")):
+        assert making.poll() is None
+        time.sleep(0.01)
+    making.kill()
+    making.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    _open(tmp_path)
+
+
+def test_an_empty_file_is_filled_and_a_database_is_kept(tmp_path: Path, empty_database: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.touch()
+    make_database(f"sqlite:///{path}")
+    tables = sqlite3.connect(path).execute("select name from sqlite_master where name = 'experiments'").fetchall()
+    assert tables == [("experiments",)]
+    inode = path.stat().st_ino
+    make_database(f"sqlite:///{path}")
+    assert path.stat().st_ino == inode
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+@pytest.mark.parametrize("was_tracked", [False, True])
+def test_a_half_made_one_is_told_with_what_mends_it(tmp_path: Path, was_tracked: bool) -> None:
+    database = sqlite3.connect(tmp_path / "mlflow.db")
+    database.execute("create table metrics (key varchar(250), value float)")
+    database.commit()
+    database.close()
+    if was_tracked:
+        uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+        (tmp_path / "mlflow.json").write_text(f'{{"{uri}": {{"runs": {{"k": "0"}}}}}}')
+    with pytest.raises(TrackingError, match=r"mlflow\.db was left half-made by a start .*; move it away"):
+        _open(tmp_path)
