@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, check_batch_split
+from memvp_train.config import LanguageModelConfig, LaunchConfig, StageConfig, check_batch_split, check_precision
 from pipelines.config.errors import RecipeError, check_name
 from pipelines.config.tracking import TrackingConfig
 
@@ -30,6 +30,10 @@ class AnyJobConfig:
     def __post_init__(self) -> None:
         """Refuse what no single setting can know. Raises RecipeError."""
         check_name(self.name)
+        try:
+            check_precision(self.launch, self.language)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
         for name, stage in self.stages.items():
             try:
                 check_batch_split(stage, num_workers=self.launch.num_ranks)

@@ -3,6 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 
+from pipelines.config.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class GateConfig:
@@ -28,3 +30,9 @@ class TrackingConfig:
     """name in the model registry; every job registers a version"""
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
     """when the new version gets the alias champion"""
+
+    def __post_init__(self) -> None:
+        """Refuse what MLflow would refuse when everything is trained. Raises RecipeError."""
+        name = self.registered_model
+        if not name.strip() or "/" in name or ":" in name:
+            raise RecipeError(f"tracking.registered_model must be a name without '/' and ':', got {name!r}")

@@ -56,6 +56,16 @@ def check_gate(config: Any) -> None:
     if wanted is not None and wanted not in scored:
         known = ", ".join(scored) or "nothing, as this job scores no model of its own"
         raise RecipeError(f"tracking.gate.slice must be one of {known}, got {wanted!r}")
+    lowest = config.tracking.gate.min_score
+    if isinstance(config, JobConfig) and not 0 <= lowest <= 1:
+        raise RecipeError(f"tracking.gate.min_score is an accuracy between 0 and 1 here, got {lowest}; try 0.9")
+
+
+def check_adapters(config: Any) -> None:
+    """The adapters that a comparison names are there. Raises RecipeError."""
+    for name, path in getattr(config, "adapters", {}).items():
+        if path is not None and not Path(path, "adapter_config.json").is_file():
+            raise RecipeError(f"adapters.{name}: {path} has no adapter_config.json; give the folder of an adapter")
 
 
 def _ray_job_note(path: Path) -> str:

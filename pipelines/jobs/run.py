@@ -43,6 +43,7 @@ def run_job(kind: JobKind, config: Any, *, options: Options, storage: Path, cons
     steps, kept = options.wanted(kind.steps(config))
     preflight.check_sources(config, steps)
     preflight.check_gate(config)
+    preflight.check_adapters(config)
     uri = preflight.tracking_address(config, storage=storage)
     folder = make_run_folder(storage, name=config.name)
     if not was_tracked(folder, uri=uri):

@@ -75,6 +75,15 @@ def test_a_stage_is_known_by_its_adapter_and_not_by_its_seconds(report: dict[str
     assert "seconds" in (record.parent / "metrics.jsonl").read_text()
 
 
+def test_a_comparison_of_an_adapter_that_is_not_there_is_refused_at_once(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(storage / "compared.yaml"), f"--storage={storage}", "--adapters.tuned=/no/where"]
+    assert run_entry(COMPARISON, [*arguments, "--name=absent"]) == 2
+    assert "adapters.tuned: /no/where has no adapter_config.json" in capsys.readouterr().err
+    assert not (storage / "absent").exists()
+
+
 def test_scores_are_those_of_the_files(report: dict[str, Any], storage: Path) -> None:
     assert list(report["benchmarks"]) == ["gqa, testdev", "gqa, val"]
     for title, rows in report["benchmarks"].items():

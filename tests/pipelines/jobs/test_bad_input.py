@@ -99,6 +99,28 @@ def test_the_share_without_an_image_is_said(job: Job) -> None:
     assert "samples (share without an image): stage1 8 (0%), stage2 9 (11%), image 8 (0%)" in out
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("--launch.num_workers=2", "--launch.precision=fp16"), "fp16 with launch.zero_stage 2 needs launch.use_gpu"),
+        (("--language.load_in_4bit=true",), "language.load_in_4bit needs launch.use_gpu; on a CPU take bf16"),
+        (("--tracking.registered_model=a/b:c",), "must be a name without '/' and ':', got 'a/b:c'"),
+        (("--tracking.gate.min_score=93",), "is an accuracy between 0 and 1 here, got 93.0; try 0.9"),
+        (
+            ("--stage1.micro_batch_size=64", "--stage1.global_batch_size=8"),
+            "micro_batch_size 64 is above global_batch_",
+        ),
+    ],
+)
+def test_what_would_be_refused_after_hours_is_refused_at_once(
+    job: Job, settings: tuple[str, ...], message: str
+) -> None:
+    code, sentence = job.refused(*settings)
+    assert code == 2
+    assert message in sentence
+    assert not (job.storage / "smoke").exists()
+
+
 def test_unreachable_mlflow_server(job: Job) -> None:
     code, sentence = job.refused("--tracking.uri=http://127.0.0.1:9")
     assert code == 2

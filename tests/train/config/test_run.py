@@ -86,7 +86,7 @@ def test_batch_that_workers_cannot_share_is_refused_with_one_that_they_can() -> 
 
 
 def test_epochs_are_rounded_up_to_whole_steps() -> None:
-    stage = StageConfig(num_epochs=1.5, global_batch_size=10)
+    stage = StageConfig(num_epochs=1.5, global_batch_size=10, micro_batch_size=5)
     assert stage.steps_for(num_samples=21) == 4  # 31.5 samples in batches of 10
     assert stage.steps_for(num_samples=1) == 1
 

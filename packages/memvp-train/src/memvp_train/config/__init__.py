@@ -19,6 +19,7 @@ from memvp_train.config.run import (
     ValidationConfig,
     VisionConfig,
     check_batch_split,
+    check_precision,
     from_plain,
 )
 
@@ -34,5 +35,6 @@ __all__ = [
     "ValidationConfig",
     "VisionConfig",
     "check_batch_split",
+    "check_precision",
     "from_plain",
 ]

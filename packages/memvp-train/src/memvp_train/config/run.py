@@ -33,6 +33,19 @@ def check_batch_split(stage: StageConfig, *, num_workers: int) -> None:
     )
 
 
+def check_precision(launch: LaunchConfig, language: LanguageModelConfig) -> None:
+    """Refuse a type of weights that the machine of this launch does not compute with."""
+    require(
+        launch.precision != "fp16" or launch.use_gpu or not launch.splits,
+        message=f"launch.precision fp16 with launch.zero_stage {launch.zero_stage} needs launch.use_gpu: DeepSpeed "
+        "computes fp16 on few CPUs; take bf16, or zero_stage 0",
+    )
+    require(
+        launch.use_gpu or not language.load_in_4bit,
+        message="language.load_in_4bit needs launch.use_gpu; on a CPU take bf16",
+    )
+
+
 @dataclass(frozen=True)
 class StageRun:
     """What a stage trains on and where it puts things; plain data."""

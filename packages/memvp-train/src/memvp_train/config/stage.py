@@ -132,6 +132,7 @@ class StageConfig:
             message=f"exactly one of num_steps and num_epochs must be set, got {self.num_steps} and {self.num_epochs}",
         )
         self._check_signs()
+        self._check_micro_batch()
         self._check_warmup()
         require(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
@@ -150,6 +151,14 @@ class StageConfig:
         for name in ("weight_decay", "max_grad_norm", "questions_per_image", "warmup_steps", "warmup_epochs"):
             value = getattr(self, name)
             require(value is None or value >= 0, message=f"{name} must not be negative, got {value}")
+
+    def _check_micro_batch(self) -> None:
+        is_cut_by_rows = self.token_budget is None and self.packed_tokens is None
+        require(
+            self.micro_batch_size <= self.global_batch_size or not is_cut_by_rows,
+            message=f"micro_batch_size {self.micro_batch_size} is above global_batch_size {self.global_batch_size}, of "
+            f"which it is a part; take {self.global_batch_size} or less",
+        )
 
     def _check_warmup(self) -> None:
         names = ("warmup_fraction", "warmup_steps", "warmup_epochs")

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from memvp_core import MemVPModel
-from memvp_train.config import LaunchConfig, StageConfig, StageRun, check_batch_split
+from memvp_train.config import LaunchConfig, StageConfig, StageRun, check_batch_split, check_precision
 from memvp_train.config.errors import require
 from memvp_train.optim.optimizer import check_groups
 
@@ -22,7 +22,7 @@ def check_stage(run: StageRun, launch: LaunchConfig) -> None:
         message="a validation table and the stage's validation settings are given together or not at all; "
         f"got table {run.validation} and settings {run.stage.validation}",
     )
-    _check_precision(launch)
+    check_precision(launch, run.language)
     _check_4bit(run, launch=launch)
     if run.stage.compile:
         _check_compile(run.stage, launch=launch)
@@ -35,18 +35,9 @@ def check_model(run: StageRun, *, model: MemVPModel) -> None:
         check_packing(run.stage, config=model.config)
 
 
-def _check_precision(launch: LaunchConfig) -> None:
-    require(
-        launch.precision != "fp16" or launch.use_gpu or not launch.splits,
-        message=f"launch.precision fp16 with launch.zero_stage {launch.zero_stage} needs launch.use_gpu: DeepSpeed "
-        "computes fp16 on few CPUs; take bf16, or zero_stage 0",
-    )
-
-
 def _check_4bit(run: StageRun, *, launch: LaunchConfig) -> None:
     if not run.language.load_in_4bit:
         return
-    require(launch.use_gpu, message="language.load_in_4bit needs launch.use_gpu; on a CPU take bf16")
     require(
         find_spec("bitsandbytes") is not None,
         message="language.load_in_4bit needs the package bitsandbytes; pip install bitsandbytes, or take bf16",
