@@ -1,11 +1,15 @@
 """The registered model, as code: MLflow runs this file when the model is loaded; nothing is unpickled.
 
-Input rows: {"image": content of an image file (bytes), its path, or null for no image; "question": text}. A model of
-videos takes the path of a clip's features (.npz) as image. Output: one answer per row. Needs memvp_core, memvp_data
-and memvp_train installed; the foundation models are loaded from where the job found them.
+Input rows: {"image": content of an image file, or null for no image; "question": text}. The content is bytes, or text
+in base64 or as a data URL, as HTTP needs it. In the caller's own process text is a path, or a data URL; behind
+`mlflow models serve` it is never a path, so no client can name a file of the server. A model of videos takes the path
+of a clip's features (.npz) as image. Output: one answer per row. Needs memvp_core, memvp_data and memvp_train
+installed; the foundation models are loaded from where the job found them.
 """
 
+import base64
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from torch import Tensor
 
 from memvp_core import MemVPModel
 from memvp_data.datasets.frames import load_frames
-from memvp_data.images import load_image, preprocess
+from memvp_data.images import ImageError, load_image, preprocess
 from memvp_data.samples import Sample, Turn
 from memvp_train.config import LanguageModelConfig, VisionConfig, from_plain
 from memvp_train.features.extract import image_features
@@ -27,6 +31,8 @@ from memvp_train.models.language import build_language_model, build_tokenizer
 from memvp_train.models.vision import build_tower, build_vision_tower
 
 Image = bytes | str
+# MLflow's server tells its own process by it which model to load.
+_SERVES = "__pyfunc_model_path__"
 
 
 class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
@@ -64,9 +70,10 @@ class VisualQuestionAnswering(mlflow.pyfunc.PythonModel):
     @torch.inference_mode()
     def features(self, image: Image, *, name: str) -> Tensor:
         """(1, g, c) of one image, rounded as the stored features are, so that answers are those of the evaluation."""
+        place = name.replace("_", " ")
         if self.vision is None:
-            return torch.from_numpy(load_frames(str(image)))[None].float()
-        picture = load_image(Path(image) if isinstance(image, str) else bytes(image), name=name.replace("_", " "))
+            return torch.from_numpy(load_frames(_own_path(image, place=place)))[None].float()
+        picture = load_image(_source(image, place=place), name=place, upright=self.vision.upright)
         pixels = torch.from_numpy(preprocess(picture, preprocessing=self.vision.preprocessing))[None]
         if self.tower is None:
             assert self.model.vision_tower is not None
@@ -85,6 +92,27 @@ class _Given:
 
     def load(self, image_ids: Sequence[str]) -> Tensor:
         return torch.cat([self._model.features(self._images[name], name=name) for name in image_ids])
+
+
+def _source(image: Image, *, place: str) -> Path | bytes:
+    """Bytes, or where this process may read them."""
+    if not isinstance(image, str):
+        return bytes(image)
+    if not image.startswith("data:") and _SERVES not in os.environ:
+        return Path(image)
+    try:
+        return base64.b64decode(image.partition(",")[2] if image.startswith("data:") else image, validate=True)
+    except ValueError:
+        raise ImageError(
+            f"{place}: expected the content of an image file in base64 or as a data URL, got {len(image):,} characters "
+            "of something else; a path is read in the caller's own process alone"
+        ) from None
+
+
+def _own_path(image: Image, *, place: str) -> str:
+    if _SERVES in os.environ:
+        raise ImageError(f"{place}: a model of videos takes paths, which are read in the caller's own process alone")
+    return str(image)
 
 
 def _is_image(value: Any) -> bool:

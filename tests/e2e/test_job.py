@@ -1,5 +1,6 @@
 """The job as a user runs it, in one process: once, again, and what it leaves behind. On Ray: test_job_on_ray.py."""
 
+import base64
 import json
 import math
 from pathlib import Path
@@ -164,6 +165,29 @@ def test_registered_champion_answers_bytes_path_and_no_image(
     assert list(model.predict([{"image": images[1], "question": question}])) == [answers[1]]
     with pytest.raises(Exception, match="row 0"):
         model.predict(pandas.DataFrame({"image": [b"no image"], "question": [question]}))
+
+
+def test_served_champion_takes_base64_and_data_urls_and_no_paths(
+    client: Any, undisturbed: JobRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What HTTP can carry; the variable is how MLflow's server tells its process which model to load."""
+    import mlflow
+
+    mlflow.set_tracking_uri(client.tracking_uri)
+    model = mlflow.pyfunc.load_model("models:/memvp@champion")
+    (picture, *_) = sorted(undisturbed.folder.glob("build_shards/*/official_files/images/test/*.jpg"))
+    question, content = "what colour is the circle ?", base64.b64encode(picture.read_bytes()).decode()
+    expected = list(model.predict([{"image": picture.read_bytes(), "question": question}]))
+    url = f"data:image/jpeg;base64,{content}"
+    assert list(model.predict([{"image": url, "question": question}])) == expected
+    monkeypatch.setenv("__pyfunc_model_path__", "served")
+    for image in (content, url):
+        assert list(model.predict([{"image": image, "question": question}])) == expected
+    with pytest.raises(
+        Exception, match=r"row 0: expected the content of an image file in base64 .* a path is read"
+    ) as no:
+        model.predict([{"image": str(picture), "question": question}])
+    assert str(picture) not in str(no.value)
 
 
 def test_champion_gives_the_answers_of_the_evaluation(client: Any, undisturbed: JobRun) -> None:
