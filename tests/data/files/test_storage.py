@@ -1,5 +1,7 @@
 """A URL does where a path does, and what could run a program or reach into a network is no place for shards."""
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,42 @@ def test_plain_webdataset_reads_them(tmp_path: Path) -> None:
     urls = [str(tmp_path / entry.name) for entry in manifest.shards]
     samples = webdataset.WebDataset(urls, shardshuffle=False)
     assert [(sample["__key__"], {"jpg": sample["jpg"], "txt": sample["txt"]}) for sample in samples] == RECORDS
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_links_to_shards_are_read_and_what_they_lead_to_is_hashed(tmp_path: Path, outside: bool) -> None:
+    """As in the cache of Hugging Face's hub, and under DVC."""
+    here, blobs = tmp_path / "here", tmp_path / ("blobs" if outside else "here")
+    write_shards(here, RECORDS, kind="images", max_shard_samples=3)
+    blobs.mkdir(exist_ok=True)
+    for number, path in enumerate(sorted(here.iterdir())):
+        target = blobs / f"blob-{number}"
+        path.rename(target)
+        path.symlink_to(target)
+    assert verify(here) == []
+    assert list(ShardReader(here, verify="full").stream()) == RECORDS
+    target = (here / "images-00001.tar").resolve()
+    target.write_bytes(target.read_bytes()[:-1] + b"x")
+    assert any("images-00001.tar" in fault for fault in verify(here))
+    target.unlink()
+    assert any("images-00001.tar is missing" in fault for fault in verify(here))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "images-00001.tar"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    write_shards(tmp_path, RECORDS, kind="images", max_shard_samples=3)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    said: list[str] = []
+
+    def read() -> None:
+        try:
+            list(ShardReader(tmp_path).stream())
+        except ShardError as error:
+            said.append(str(error))
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(60)
+    assert len(said) == 1
+    assert name in said[0]

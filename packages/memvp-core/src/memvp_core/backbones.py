@@ -85,6 +85,7 @@ BACKBONES: dict[str, dict[Stack, FFNPaths]] = {
     "dinov2_with_registers": {"encoder": FFNPaths("layer.*.mlp", activation="activation")},
 }
 
+_ACTIVATION_NAME = re.compile(r"act|gelu|relu|silu", re.IGNORECASE)
 _FFN_NAME = re.compile(r"mlp|ffn|feed_forward|ff|fc1|densereludense|moe|block_sparse_moe", re.IGNORECASE)
 
 
@@ -163,13 +164,43 @@ def _language_prefix(model: nn.Module) -> str:
 
 
 def _unknown(model: nn.Module, model_type: str) -> str:
-    paths = _look_alikes(model)
-    example = paths[0] if paths else "layers.*.mlp"
+    rows = _rows(model)
+    stacks = (
+        ("encoder", "decoder") if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else ("decoder",)
+    )
+    row = rows[0] if rows else 'FFNPaths("layers.*.mlp", activation="act_fn")'
     return (
         f"no FFN is known for model type {model_type!r}; known are {', '.join(BACKBONES)}; modules that look like "
-        f"FFNs here: {', '.join(paths) or 'none'}. Add a row such as BACKBONES[{model_type!r}] = "
-        f'{{"decoder": FFNPaths({example!r}, activation="act_fn")}}, or pass sites=[FFNSite(...), ...].'
+        f"FFNs here: {', '.join(_look_alikes(model)) or 'none'}. Add a row such as BACKBONES[{model_type!r}] = "
+        f"{{{', '.join(f'{stack!r}: {row}' for stack in stacks)}}}, or pass sites=[FFNSite(...), ...]."
     )
+
+
+def _rows(model: nn.Module) -> list[str]:
+    """The row of the table for each module that looks like an FFN and has an activation to be found."""
+    modules, rows = _named_modules(model), list[str]()
+    for pattern in _look_alikes(model):
+        path = next(path for path in modules if re.sub(r"\.\d+\.", ".*.", path) == pattern)
+        # BART's kind: two matrices of the layer itself.
+        is_matrix = pattern.endswith(".fc1")
+        parts = ', first="fc1", last="fc2"' if is_matrix else ""
+        owner, ffn = (path.removesuffix(".fc1"), pattern.removesuffix(".fc1")) if is_matrix else (path, pattern)
+        activation = _activation_in(modules[owner])
+        if activation is not None:
+            rows.append(f"FFNPaths({_from_list_on(ffn)!r}, activation={activation!r}{parts})")
+    return rows
+
+
+def _activation_in(ffn: nn.Module) -> str | None:
+    """Name of the activation among a module's own parts."""
+    parts = [name for name, part in ffn.named_children() if not any(True for _ in part.parameters())]
+    return next((name for name in parts if _ACTIVATION_NAME.search(name)), None)
+
+
+def _from_list_on(pattern: str) -> str:
+    """ "model.decoder.layers.*.mlp" -> "layers.*.mlp": what comes before the list of layers differs between classes."""
+    before, star, rest = pattern.partition(".*")
+    return f"{before.rsplit('.', 1)[-1]}{star}{rest}"
 
 
 def _patterns(stacks: dict[Stack, FFNPaths]) -> str:

@@ -59,6 +59,15 @@ class MemVPModel(AdapterFiles, nn.Module):
         self.memvp_config = config
         self.language_model = language_model
         self._trainable_before = {name for name, p in language_model.named_parameters() if p.requires_grad}
+        try:
+            self._join(language_model, config, vision_tower, sites=sites)
+        except Exception:
+            self._restore_trainable()
+            raise
+
+    def _join(
+        self, language_model: nn.Module, config: MemVPConfig, vision_tower: nn.Module | None, *, sites: list[FFNSite]
+    ) -> None:
         if not lora.has_lora(language_model):
             language_model.requires_grad_(False)
         self.trained_norms = TrainedNorms(language_model) if config.train_layer_norms else None
@@ -201,9 +210,12 @@ class MemVPModel(AdapterFiles, nn.Module):
         if self.trained_norms is not None:
             self.trained_norms.restore()
         if not lora.has_lora(self.language_model):
-            for name, parameter in self.language_model.named_parameters():
-                parameter.requires_grad_(name in self._trainable_before)
+            self._restore_trainable()
         return self.language_model
+
+    def _restore_trainable(self) -> None:
+        for name, parameter in self.language_model.named_parameters():
+            parameter.requires_grad_(name in self._trainable_before)
 
     def activation_checkpointing_enable(
         self,

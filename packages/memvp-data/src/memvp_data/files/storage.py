@@ -4,12 +4,14 @@ Only the schemes of `SCHEMES` are accepted. Lists of shards come from outside, w
 http would reach into somebody's network.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, cast
 
 import fsspec
@@ -64,8 +66,10 @@ class Folder:
         return f"{self.shown}/{name}"
 
     def sizes(self) -> dict[str, int]:
-        """The length of every file in it by name, {} if there is no such folder."""
+        """The length of every file in it by name, {} if there is no such folder. A link counts as what it leads to."""
         try:
+            if self.local is not None:
+                return {entry.name: entry.stat().st_size for entry in os.scandir(self.local) if entry.is_file()}
             found = self.filesystem.ls(self.path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -82,10 +86,12 @@ class Folder:
 
     def open(self, name: str) -> BinaryIO:
         """A file of it for reading."""
+        self._check_regular(name)
         return cast(BinaryIO, self.filesystem.open(self._full(name), "rb"))
 
     def read(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
         """Some bytes of a file: one range request in an object store."""
+        self._check_regular(name)
         end = None if size is None else offset + size
         return cast(bytes, self.filesystem.cat_file(self._full(name), start=offset, end=end))
 
@@ -108,6 +114,18 @@ class Folder:
         """Remove a file of it; none is as well."""
         with suppress(FileNotFoundError):
             self.filesystem.rm_file(self._full(name))
+
+    def _check_regular(self, name: str) -> None:
+        """Opening a pipe would wait for a writer that may never come."""
+        self._full(name)
+        if self.local is None:
+            return
+        try:
+            is_regular = S_ISREG((self.local / name).stat().st_mode)
+        except OSError:
+            return  # whoever opens it says why it cannot
+        if not is_regular:
+            raise ShardError(f"{self.where(name)} is no regular file and no link to one; put the file itself there")
 
     def _full(self, name: str) -> str:
         if not _NAME.fullmatch(name):
