@@ -1,6 +1,7 @@
 """How large a recipe's data are, from what is published about them, before any of it is there.
 
-Numbers of samples and images are those of memvp_data's table of datasets. Lengths of texts are assumptions, written out
+Numbers of samples and images are those of memvp_data's table of datasets; files in LLaVA's layout that are there and
+small are counted instead. Lengths of texts are assumptions, written out
 here; whoever has the data can say better: `plan.py --tokens`.
 """
 
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from memvp_data.datasets.table import DATASETS
 from memvp_train.config import StageConfig
+from pipelines.data.sources import source_of
 
 if TYPE_CHECKING:
     from memvp_train.cost_model.stage import Text
@@ -36,6 +38,8 @@ _LONGEST = 8
 # COCO's train2017 has 118,287 images; of the other folders of the mixture at most one image per record.
 _MIXTURE_IMAGES = 118_287 + 86_417 + 80_000 + 72_140 + 21_953
 _STAGE_1_IMAGES = 558_128
+_LARGEST_COUNTED = 64 << 20
+"""Bytes of a file that is read for its numbers; LLaVA's own have hundreds of MiB."""
 
 
 def texts_of(config: Any, *, tokens: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Text]:
@@ -77,6 +81,8 @@ def _num_samples(config: Any, stage: str, *, dataset: str) -> int:
         if hasattr(drawn, "num_images"):
             return drawn.num_images
         return drawn.num_train_images + (drawn.num_text_only if stage == "stage2" else 0)
+    if (own := _counted(config)) is not None:
+        return own[0].get(stage, 0)
     split = DATASETS[dataset].splits[config.data.train if hasattr(config.data, "dataset") else "train"]
     return split.num_samples[0] if split.num_samples else 0
 
@@ -86,11 +92,30 @@ def num_images_of(config: Any) -> int:
     drawn = config.data.toyworld
     if drawn is not None:
         return sum(getattr(drawn, name, 0) for name in ("num_images", "num_train_images", "num_test_images"))
+    if (own := _counted(config)) is not None:
+        return own[1]
     if not hasattr(config.data, "dataset"):
         return _STAGE_1_IMAGES + _MIXTURE_IMAGES
     splits = DATASETS[config.data.dataset].splits
     names = (config.data.train, *config.data.tests)
     return sum(_images(splits[name]) for name in names if name in splits)
+
+
+def _counted(config: Any) -> tuple[dict[str, int], int] | None:
+    """Samples by table, and different images, of files in LLaVA's layout; None where they are absent or large."""
+    source = None if hasattr(config.data, "dataset") else source_of(config)
+    if source is None or source.root is None:
+        return None
+    files = [source.root / path for path in source.files().values()]
+    if not all(path.is_file() and path.stat().st_size <= _LARGEST_COUNTED for path in files):
+        return None
+    counts, images = dict[str, int](), set[str]()
+    for name, part in source.parts(source.root).items():
+        counts[name] = 0
+        for sample in part.samples:
+            counts[name] += 1
+            images.update(sample.image_ids)
+    return counts, len(images)
 
 
 def _images(split: Any) -> int:
