@@ -5,12 +5,16 @@ MLflow makes its tables one by one in the file itself; killed meanwhile, or out 
 
 import os
 import re
+import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
+_PREFIX = ".mlflow-"
+_ABANDONED_SECONDS = 3600.0  # making the tables takes seconds
 # What the second attempt at the same tables says.
 _HALF_MADE = re.compile(
     r"duplicate column name|table \S+ already exists|no such (table|column|constraint)", re.IGNORECASE
@@ -25,12 +29,22 @@ def database_path(uri: str) -> Path | None:
 def make_database(uri: str) -> None:
     """Make the file of an SQLite address if it is missing or empty, under another name until it is whole."""
     path = database_path(uri)
-    if path is None or (path.is_file() and path.stat().st_size):
+    if path is None:
         return
-    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+    _sweep(path.parent)
+    if path.is_file() and path.stat().st_size:
+        return
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder:
         made = Path(folder) / path.name
         MlflowClient(f"{_SQLITE}{made}", f"{_SQLITE}{made}").search_experiments(max_results=1)
         _put(made, path)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what starts that were killed meanwhile have left."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        if left.is_dir() and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _put(made: Path, path: Path) -> None:

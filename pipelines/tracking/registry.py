@@ -34,9 +34,11 @@ def register_model(
     "run_id", "champion", "reason"}. A version this run already registered is used again.
 
     Raises:
-        TrackingError: the registry does not answer.
+        TrackingError: the registry does not answer, or MLflow was away when the step's run (`run_id`) was to be made.
     """
     name = new.name
+    if not run_id:
+        raise _cannot_register(tracker, "MLflow was away and the step has no run there")
     try:
         version = _registered_version(tracker, run_id, name=name) or _log_model(tracker, run_id, new)
         _describe(tracker, new, version=version)
@@ -46,15 +48,19 @@ def register_model(
         if verdict.passed:
             tracker.client.set_registered_model_alias(name, CHAMPION, version)
     except (MlflowException, OSError) as error:
-        raise TrackingError(
-            f"cannot register the model at {redacted(tracker.uri)} ({first_line(error)}); what was trained is kept, "
-            "run the same command again when MLflow answers"
-        ) from error
+        raise _cannot_register(tracker, first_line(error)) from error
     uri = f"models:/{name}@{CHAMPION}" if verdict.passed else f"models:/{name}/{version}"
     return {
         "name": name, "version": version, "uri": uri, "run_id": run_id, "champion": verdict.passed,
         "reason": verdict.reason,
     }  # fmt: skip
+
+
+def _cannot_register(tracker: Tracker, reason: str) -> TrackingError:
+    return TrackingError(
+        f"cannot register the model at {redacted(tracker.uri)} ({reason}); what was trained is kept, "
+        "run the same command again when MLflow answers"
+    )
 
 
 def _describe(tracker: Tracker, new: NewVersion, *, version: str) -> None:
@@ -72,7 +78,12 @@ def _champion_tags(tracker: Tracker, *, name: str, other_than: str) -> Mapping[s
 
 
 def is_registered(tracker: Tracker, registered: Mapping[str, Any]) -> bool:
-    """The registry still has this version; True when offline (nothing can be said, nothing should be redone)."""
+    """The registry still has this version; True when offline (nothing can be said, nothing should be redone).
+
+    A version of no run of ours (MLflow was away when it was made) does not count: it stands in a stray run.
+    """
+    if not registered["run_id"]:
+        return False
     try:
         return tracker.client.get_model_version(registered["name"], registered["version"]).status == "READY"
     except MlflowException as error:

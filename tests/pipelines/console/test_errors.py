@@ -1,5 +1,6 @@
 """Which errors become a sentence and which keep their traceback."""
 
+import errno
 import json
 
 import pytest
@@ -35,3 +36,11 @@ def test_error_wrapped_by_a_library_is_still_ours() -> None:
 
 def test_sentence_is_one_line() -> None:
     assert user_sentence(ImageError("two\n  lines")) == "two lines"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_where_and_what_to_do(number: int) -> None:
+    wrapped = RuntimeError("task failed")
+    wrapped.__cause__ = OSError(number, "No space left on device", "/x/y")
+    assert user_sentence(wrapped) == "no room at /x/y; free some and run the same command again"
+    assert user_sentence(OSError(number, "full")) == "no room at the disk; free some and run the same command again"

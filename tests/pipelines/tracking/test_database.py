@@ -1,5 +1,6 @@
 """MLflow's database appears whole; one that an earlier start left half-made is told with what mends it."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -56,3 +57,12 @@ def test_a_half_made_one_is_told_with_what_mends_it(tmp_path: Path, was_tracked:
         (tmp_path / "mlflow.json").write_text(f'{{"{uri}": {{"runs": {{"k": "0"}}}}}}')
     with pytest.raises(TrackingError, match=r"mlflow\.db was left half-made by a start .*; move it away"):
         _open(tmp_path)
+
+
+def test_what_killed_starts_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("whole")
+    for name, age in ((".mlflow-old", 7200), (".mlflow-new", 0)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"mlflow.db", ".mlflow-new"}

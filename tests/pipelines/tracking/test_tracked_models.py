@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipelines.tracking.gate import QUESTIONS_TAG, REASON_TAG, SCORE_TAG, Verdict
-from pipelines.tracking.mlflow import Tracker
+from pipelines.tracking.mlflow import Tracker, TrackingError
 from pipelines.tracking.model_version import NewVersion
 from pipelines.tracking.registry import is_registered, register_model
 
@@ -138,6 +138,20 @@ def test_registering_again_neither_doubles_nor_compares_with_itself(submit: Any,
     once = register(tracker, child, folder=tmp_path, passes=True, seen=seen)
     assert register(tracker, child, folder=tmp_path, passes=True, seen=seen) == once
     assert seen == [None, None]
+
+
+def test_without_a_run_nothing_is_registered(submit: Any, tmp_path: Path) -> None:
+    tracker = submit()
+    with pytest.raises(TrackingError, match=r"cannot register .*MLflow was away .*; what was trained is kept"):
+        register(tracker, "", folder=tmp_path, passes=True)
+    assert not tracker.client.search_registered_models()
+
+
+def test_a_version_of_a_stray_run_does_not_count(submit: Any, tmp_path: Path) -> None:
+    tracker = submit()
+    registered = register(tracker, tracker.open_child("register", key="r", settings={}), folder=tmp_path, passes=True)
+    assert is_registered(tracker, registered)
+    assert not is_registered(tracker, {**registered, "run_id": ""})
 
 
 def test_machine_is_sampled_while_a_step_runs(submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:

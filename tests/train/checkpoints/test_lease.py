@@ -2,11 +2,14 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,50 @@ def test_stopped_owner_that_wakes_up_is_fenced_off(tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+@contextmanager
+def _no_room() -> Iterator[None]:
+    """No file of this process can grow, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _no_links(*_: object) -> None:
+    raise PermissionError
+
+
+def test_a_full_disk_leaves_no_claim_behind(tmp_path: Path) -> None:
+    with _no_room(), pytest.raises(OSError, match=str(tmp_path)), hold_lease(tmp_path, doing="writing"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_hard_links_is_claimed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", _no_links)
+    with hold_lease(tmp_path, doing="writing"), pytest.raises(LeaseError), hold_lease(tmp_path, doing="writing"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".lease-000001.json"]
+
+
+def test_a_release_on_a_full_disk_leaves_the_claim_readable(tmp_path: Path) -> None:
+    with _no_room_at_the_end(tmp_path):
+        pass
+    claim = json.loads((tmp_path / ".lease-000001.json").read_text())
+    assert claim["pid"] == os.getpid()
+
+
+@contextmanager
+def _no_room_at_the_end(folder: Path) -> Iterator[None]:
+    lease = hold_lease(folder, doing="writing")
+    lease.__enter__()
+    yield
+    with _no_room():
+        lease.__exit__(None, None, None)
 
 
 def test_of_many_at_once_exactly_one_wins(tmp_path: Path) -> None:

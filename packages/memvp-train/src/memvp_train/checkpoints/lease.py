@@ -73,17 +73,40 @@ def _take(folder: Path, *, doing: str, expires_seconds: float) -> Lease:
     number = 1 if newest is None else _number(newest) + 1
     path = _path(folder, number=number)
     try:
-        # Exclusive creation is the one step that a network file system, too, lets exactly one process win.
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        _claim(path)
     except FileExistsError:
         _refuse(path, folder=folder, doing=doing, expires_seconds=expires_seconds)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(json.dumps(_identity()).encode())
-        file.flush()
-        os.fsync(file.fileno())
     for old in _claims(folder)[:-2]:  # two stay: whoever lists the folder meanwhile finds at least one
         old.unlink(missing_ok=True)
     return Lease(str(folder), number)
+
+
+def _claim(path: Path) -> None:
+    """Put our claim at `path`, whole or not at all; FileExistsError if another process was first."""
+    written = path.with_name(f".claim-{token_hex(8)}")
+    _write_new(written)
+    try:
+        # An exclusive name is the one thing that a network file system, too, lets exactly one process win.
+        os.link(written, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        _write_new(path)
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def _write_new(path: Path) -> None:
+    """Our identity into a file that must not exist yet; nothing stays of a failed write (a full disk)."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(_identity()).encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _refuse(path: Path, *, folder: Path, doing: str, expires_seconds: float) -> NoReturn:
@@ -106,9 +129,9 @@ def _release(lease: Lease) -> None:
     """Leave the number behind, so that the next one is higher, marked as free."""
     path = _path(lease.folder, number=lease.number)
     try:
-        with path.open("r+") as file:  # not made again where a successor has cleared it away
-            file.truncate()
-            json.dump({**_identity(), "released": True}, file)
+        with path.open("r+b") as file:  # not made again where a successor has cleared it away
+            file.write(json.dumps({**_identity(), "released": True}).encode())
+            file.truncate()  # only what is left of a longer claim: a failed write leaves the old one readable
     except OSError:
         return  # the folder is gone or full: the lease expires by itself
 
