@@ -163,12 +163,26 @@ class Injection:
         """`activation` is phi for all sites; None takes each FFN's own."""
         self.sites = tuple(sites)
         self.slot = Slot()
+        self._model = model
+        self._activation = activation
         self._handles: list[RemovableHandle] = []
-        for number, site in enumerate(sites):
-            phi = activation or attrgetter(site.activation)(model)
+        self._attach()
+
+    def _attach(self) -> None:
+        for number, site in enumerate(self.sites):
+            phi = self._activation or attrgetter(site.activation)(self._model)
             hook = FFNHook(self.slot, layer=number, activation=phi)
-            self._handles += hook.attach(model, site)
-        self._checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+            self._handles += hook.attach(self._model, site)
+        self._checkpointed = [module for module in self._model.modules() if hasattr(module, "gradient_checkpointing")]
+
+    @contextmanager
+    def taken_out(self) -> Generator[None]:
+        """No hooks during a block that puts other modules at the sites' paths, and hooks on these afterwards."""
+        self.remove()
+        try:
+            yield
+        finally:
+            self._attach()
 
     @contextmanager
     def reading(self, reading: Reading) -> Generator[None]:
@@ -186,8 +200,8 @@ class Injection:
 
     def remove(self) -> None:
         """Leave the model as it was found."""
-        for handle in self._handles:
-            handle.remove()
+        while self._handles:
+            self._handles.pop().remove()
         for module in self._checkpointed:
             function = getattr(module, _CHECKPOINT, None)
             if isinstance(function, CheckpointWithMemory):

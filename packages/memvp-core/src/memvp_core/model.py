@@ -241,7 +241,8 @@ class MemVPModel(AdapterFiles, nn.Module):
 
     def add_lora(self, lora_config: Any) -> None:
         """Put a `peft.LoraConfig` on the language model; target names are those of the language model."""
-        lora.inject_lora(self.language_model, lora_config)
+        with self._injection.taken_out():
+            lora.inject_lora(self.language_model, lora_config)
 
     def merge_lora(self) -> None:
         """Fold the LoRA into the language model's weights, for good: `unload` then gives the merged model.
