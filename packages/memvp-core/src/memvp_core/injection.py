@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memvp_core.backbones import FFNSite
+from memvp_core.backbones import FFNSite, language_prefix
 from memvp_core.memory.reading import Reading
 
 _CHECKPOINT = "_gradient_checkpointing_func"
@@ -152,6 +152,24 @@ def refuse_reentrant(settings: dict[str, Any]) -> None:
             "reentrant gradient checkpointing does not work with a visual memory in several processes, since all "
             'layers share its parameters: use gradient_checkpointing_kwargs={"use_reentrant": False}.'
         )
+
+
+def refuse_second_memory(model: nn.Module) -> None:
+    """Two memories would share the layers, and only one could go along into their recomputation."""
+    prefix = language_prefix(model)
+    # torch leaves the items partly untyped.
+    untyped: Any = model
+    for path, module in untyped.named_modules():
+        # A vision tower beside the language model may have adapters of its own.
+        if path.startswith(prefix) and any(_is_ours(hook) for hook in module._forward_hooks.values()):
+            raise ValueError(
+                f"this {type(model).__name__} has a memory already (at {path}), and a second one would read through "
+                "the same layers: call unload() on the first MemVPModel or VisionTower, or load the model again."
+            )
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(getattr(hook, "__self__", None), FFNHook)
 
 
 class Injection:
