@@ -365,3 +365,21 @@ def test_memory_of_another_projector_is_refused(memvp, batch) -> None:
 def test_missing_layer_is_refused(memvp) -> None:
     with pytest.raises(ValueError, match=r"names \[7\], but the model's layers are 0 to 1"):
         memvp(layers_to_transform=[0, 7])
+
+
+@pytest.mark.parametrize("layers", [None, [1]], ids=["same_layers", "other_layers"])
+def test_second_memory_on_a_language_model_is_refused(memvp, llama, batch, layers: Any) -> None:
+    """As a notebook's cell makes it that is run twice; with checkpointing its gradients would be missing."""
+    ids, features = batch(images=4)
+    base = llama()
+    first = memvp(base, layers_to_transform=None if layers is None else [0])
+    wanted = first(ids, visual_features=features).logits
+    with pytest.raises(ValueError, match=r"has a memory already.*call unload\(\) on the first"):
+        memvp(base, layers_to_transform=layers)
+    assert torch.equal(first(ids, visual_features=features).logits, wanted)
+    assert not any(parameter.requires_grad for parameter in base.parameters())
+    first.unload()
+    again = memvp(base)
+    again.train().gradient_checkpointing_enable()
+    again(ids, labels=ids, visual_features=features).loss.backward()
+    assert all(parameter.grad is not None for parameter in again.trainable_state().values())

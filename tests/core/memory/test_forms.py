@@ -199,6 +199,28 @@ def test_forms_draw_the_same_dropout_mask() -> None:
     assert not torch.allclose(outputs[0], undropped)
 
 
+@pytest.mark.parametrize("form", ["direct", "split", "factored", "reference"])
+def test_dropout_leaves_out_the_share_that_it_says(form: Any) -> None:
+    size, rate = 400, 0.3
+    torch.manual_seed(0)
+    # Every slot is active with 1 and shows itself in its own coordinate.
+    shown = retrieve(
+        torch.randn(1, 4, size),
+        rows=torch.zeros(1, 2, 3),
+        basis=torch.zeros(size, 3),
+        key_positions=torch.zeros(size, size),
+        value_positions=torch.eye(size),
+        image_index=torch.tensor([0]),
+        activation=torch.ones_like,
+        dropout=rate,
+        form=form,
+    )
+    kept = shown[shown != 0]
+    # 1,600 draws: the share's standard deviation is 0.011.
+    assert abs(1 - kept.numel() / shown.numel() - rate) < 0.05
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rate)))
+
+
 def paper_sizes() -> dict[str, Tensor]:
     """LLaMA-7B with the paper's projector at its initial scales; all inputs are bfloat16 numbers."""
     torch.manual_seed(0)

@@ -187,6 +187,18 @@ def test_dropout_falls_on_the_memory_alone_and_only_in_training(memvp, batch) ->
     torch.testing.assert_close(dropped(ids, **seen).logits, base, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("given", ["features", "memory", "nothing"])
+def test_dropout_has_the_rate_of_the_settings_wherever_images_come_from(memvp, batch, given: str) -> None:
+    ids, features = batch(images=4)
+    model, rates = memvp(memory_dropout=0.3), []
+    layer = model.language_model.model.layers[0]
+    layer.register_forward_pre_hook(lambda *_: rates.append(model.injection.slot.reading.dropout))
+    ways = {"features": {"visual_features": features}, "memory": {"memory": model.encode(features)}, "nothing": {}}
+    for is_training in (True, False):
+        model.train(is_training)(ids, **ways[given])
+    assert rates == [0.3, 0.0]
+
+
 @pytest.mark.parametrize("name", ["llama", "bart", "t5", "gemma3"])
 def test_trained_norms_come_back_as_they_were(name: str, memvp, batch) -> None:
     ids, features = batch(images=4)

@@ -219,6 +219,17 @@ def test_memory_survives_saving_and_casting_the_model(memvp, llama, batch, tmp_p
     assert again(ids, memory=memory).logits.isfinite().all()
 
 
+def test_joins_are_joined_with_the_numbers_of_one_join(memvp, batch) -> None:
+    _, features = batch(images=4)
+    a, b, c, d = (memvp(num_images=4).encode(features)[number] for number in range(4))
+    flat = VisualMemory.join([a, b, c, d])
+    assert flat.row_images.tolist() == [[number for number in range(4) for _ in range(4)]]
+    join = VisualMemory.join
+    for nested in (join([join([a, b]), join([c, d])]), join([a, join([b, c]), d]), join([join([join([a, b]), c]), d])):
+        assert torch.equal(nested.row_images, flat.row_images)
+        assert torch.equal(nested.codes, flat.codes)
+
+
 def test_parts_of_a_memory(memvp, batch) -> None:
     memory = memvp().encode(batch(images=4)[1])
     assert torch.equal(memory[2].codes, memory.codes[2:3])

@@ -148,3 +148,10 @@ def test_pixels_without_a_tower_are_refused(memvp, batch) -> None:
         memvp()(ids, pixel_values=torch.zeros(4, 3, 8, 8))
     with pytest.raises(ValueError, match="here are visual_features or a memory too"):
         make_seeing()(ids, pixel_values=torch.zeros(4, 3, 8, 8), visual_features=features)
+
+
+def test_second_adapters_in_a_tower_are_refused() -> None:
+    adapted = make_adapted()
+    with pytest.raises(ValueError, match=r"has a memory already.*call unload\(\)"):
+        VisionTower(adapted.tower, adapter_size=SIZE)
+    VisionTower(adapted.unload(), adapter_size=SIZE)

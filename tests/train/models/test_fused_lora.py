@@ -66,7 +66,7 @@ def test_dropout_is_left_to_peft() -> None:
 
 @pytest.mark.parametrize("kind", ["forward", "forward_pre"])
 def test_hooks_of_the_base_layer_are_called(kind: str) -> None:
-    """The memory of BART and OPT hangs on linear layers: a way past their hooks would be a way past the image."""
+    """A way past them would be a way past what they do."""
     ours, theirs = _pair(bias=True)
     for model in (ours, theirs):
         base = model[0].get_base_layer()  # type: ignore[index]

@@ -138,7 +138,7 @@ def _sites(model: nn.Module, stack: Stack, stacks: dict[Stack, FFNPaths]) -> lis
     # Both stacks of an encoder-decoder have lists of one name, so there its own name belongs to the path.
     inside = rf"(?:.*\.)?{stack}\." if len(stacks) > 1 else r"(?:.*\.)?"
     pattern = re.compile(inside + re.escape(paths.ffn).replace(r"\*", r"(\d+)"))
-    prefix = _language_prefix(model)
+    prefix = language_prefix(model)
     found = [(pattern.fullmatch(path.removeprefix(prefix)), path) for path in _module_paths(model, prefix=prefix)]
     return [_site(paths, path=path, layer=int(match.group(1))) for match, path in found if match]
 
@@ -151,7 +151,7 @@ def _site(paths: FFNPaths, *, path: str, layer: int) -> FFNSite:
     return FFNSite(layer, at(paths.first), at(paths.last), at(paths.activation), batched)
 
 
-def _language_prefix(model: nn.Module) -> str:
+def language_prefix(model: nn.Module) -> str:
     """Where the language model lies inside a larger one; its vision tower has layers of the same names."""
     config, text = getattr(model, "config", None), text_config(model)
     if text is config:

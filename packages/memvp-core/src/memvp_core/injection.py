@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from memvp_core.backbones import FFNSite
+from memvp_core.backbones import FFNSite, language_prefix
 from memvp_core.memory.reading import Reading
 
 _CHECKPOINT = "_gradient_checkpointing_func"
@@ -154,6 +154,24 @@ def refuse_reentrant(settings: dict[str, Any]) -> None:
         )
 
 
+def refuse_second_memory(model: nn.Module) -> None:
+    """Two memories would share the layers, and only one could go along into their recomputation."""
+    prefix = language_prefix(model)
+    # torch leaves the items partly untyped.
+    untyped: Any = model
+    for path, module in untyped.named_modules():
+        # A vision tower beside the language model may have adapters of its own.
+        if path.startswith(prefix) and any(_is_ours(hook) for hook in module._forward_hooks.values()):
+            raise ValueError(
+                f"this {type(model).__name__} has a memory already (at {path}), and a second one would read through "
+                "the same layers: call unload() on the first MemVPModel or VisionTower, or load the model again."
+            )
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(getattr(hook, "__self__", None), FFNHook)
+
+
 class Injection:
     """The hooks in one model."""
 
@@ -163,12 +181,26 @@ class Injection:
         """`activation` is phi for all sites; None takes each FFN's own."""
         self.sites = tuple(sites)
         self.slot = Slot()
+        self._model = model
+        self._activation = activation
         self._handles: list[RemovableHandle] = []
-        for number, site in enumerate(sites):
-            phi = activation or attrgetter(site.activation)(model)
+        self._attach()
+
+    def _attach(self) -> None:
+        for number, site in enumerate(self.sites):
+            phi = self._activation or attrgetter(site.activation)(self._model)
             hook = FFNHook(self.slot, layer=number, activation=phi)
-            self._handles += hook.attach(model, site)
-        self._checkpointed = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+            self._handles += hook.attach(self._model, site)
+        self._checkpointed = [module for module in self._model.modules() if hasattr(module, "gradient_checkpointing")]
+
+    @contextmanager
+    def taken_out(self) -> Generator[None]:
+        """No hooks during a block that puts other modules at the sites' paths, and hooks on these afterwards."""
+        self.remove()
+        try:
+            yield
+        finally:
+            self._attach()
 
     @contextmanager
     def reading(self, reading: Reading) -> Generator[None]:
@@ -186,8 +218,8 @@ class Injection:
 
     def remove(self) -> None:
         """Leave the model as it was found."""
-        for handle in self._handles:
-            handle.remove()
+        while self._handles:
+            self._handles.pop().remove()
         for module in self._checkpointed:
             function = getattr(module, _CHECKPOINT, None)
             if isinstance(function, CheckpointWithMemory):

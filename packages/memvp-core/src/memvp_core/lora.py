@@ -40,7 +40,7 @@ def inject_lora(language_model: nn.Module, config: Any) -> None:
 @contextmanager
 def lora_disabled(language_model: nn.Module) -> Generator[None]:
     """The language model without its LoRA, for a block; what was trainable stays so afterwards."""
-    layers = _lora_layers(language_model)
+    layers = _switches(language_model)
     enabled = [layer for layer in layers if not layer.disable_adapters]
     trainable = [parameter for parameter in language_model.parameters() if parameter.requires_grad]
     for layer in enabled:
@@ -68,6 +68,16 @@ def _lora_layers(language_model: nn.Module) -> list[Any]:
     return [module for module in language_model.modules() if isinstance(module, BaseTunerLayer)]
 
 
+def _switches(language_model: nn.Module) -> list[Any]:
+    """All that PEFT can switch off: its layers, and the copies of whole modules (modules_to_save)."""
+    if not has_lora(language_model):
+        return []
+    from peft.utils import ModulesToSaveWrapper
+
+    copies = [module for module in language_model.modules() if isinstance(module, ModulesToSaveWrapper)]
+    return [*_lora_layers(language_model), *copies]
+
+
 def save_lora(language_model: nn.Module, folder: Path, *, tensors: Mapping[str, Tensor] | None) -> None:
     """Write a folder that plain PEFT loads; `tensors` by parameter name replace the model's own."""
     from peft import get_peft_model_state_dict
@@ -85,8 +95,15 @@ def save_lora(language_model: nn.Module, folder: Path, *, tensors: Mapping[str, 
 
 
 def _name(language_model: nn.Module) -> str:
+    """The active one of the LoRAs."""
     configs: Any = language_model.peft_config
-    return next(iter(configs))
+    active = {name for switch in _switches(language_model) for name in switch.active_adapters if name in configs}
+    if len(active) > 1:
+        raise ValueError(
+            f"several LoRAs are active here ({', '.join(sorted(active))}), but an adapter holds one: activate one with "
+            "set_adapter, or make one of them with add_weighted_adapter."
+        )
+    return next(iter(active or configs))
 
 
 def _config(language_model: nn.Module) -> Any:

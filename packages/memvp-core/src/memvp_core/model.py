@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from memvp_core import lora
 from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
 from memvp_core.config import MemVPConfig
-from memvp_core.injection import Injection, refuse_reentrant
+from memvp_core.injection import Injection, refuse_reentrant, refuse_second_memory
 from memvp_core.memory.inputs import check_features, read_inputs
 from memvp_core.memory.prompt import VisualPrompt, any_parameter
 from memvp_core.memory.reading import Reading
@@ -54,6 +54,7 @@ class MemVPModel(AdapterFiles, nn.Module):
     ) -> None:
         """Language model and tower are changed in place (hooks, requires_grad) until `unload`."""
         super().__init__()
+        refuse_second_memory(language_model)
         found = find_sites(language_model, target=config.target_stack) if sites is None else sites
         sites = choose_layers(found, layers=config.layers_to_transform)
         self.memvp_config = config
@@ -253,7 +254,8 @@ class MemVPModel(AdapterFiles, nn.Module):
 
     def add_lora(self, lora_config: Any) -> None:
         """Put a `peft.LoraConfig` on the language model; target names are those of the language model."""
-        lora.inject_lora(self.language_model, lora_config)
+        with self._injection.taken_out():
+            lora.inject_lora(self.language_model, lora_config)
 
     def merge_lora(self) -> None:
         """Fold the LoRA into the language model's weights, for good: `unload` then gives the merged model.

@@ -133,9 +133,13 @@ class AdapterFiles(nn.Module):
 
     def _take_over(self, saved: adapter_files.SavedAdapter) -> None:
         adapter_files.fill_tensors(self._adapter_tensors(), saved)
-        if saved.lora_folder is not None:
-            load = lora.fill_lora if lora.has_lora(self.language_model) else lora.load_lora
-            load(self.language_model, saved.lora_folder)
+        if saved.lora_folder is None:
+            return
+        if lora.has_lora(self.language_model):
+            lora.fill_lora(self.language_model, saved.lora_folder)
+            return
+        with self._injection.taken_out():
+            lora.load_lora(self.language_model, saved.lora_folder)
 
     def push_to_hub(self, repo_id: str, **settings: Any) -> str:
         """Send the adapter and a model card to the Hugging Face Hub; settings and result as in saving/hub.py."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from memvp_core.backbones import FFNSite, find_sites
-from memvp_core.injection import Injection
+from memvp_core.injection import Injection, refuse_second_memory
 from memvp_core.memory.arrange import NO_IMAGE, arrange
 from memvp_core.memory.entries import ReadParts, entries_for
 from memvp_core.memory.reading import Reading
@@ -41,6 +41,7 @@ class VisionTower(nn.Module):
         self.adapter_size, self.adapter_scale, self.adapter_dropout = adapter_size, adapter_scale, adapter_dropout
         self._injection: Injection | None = None
         if adapter_size:
+            refuse_second_memory(tower)
             sites = _sites_that_run(tower, self.spec)
             self.adapters = StaticRows(tower, num_layers=len(sites), size=adapter_size)
             self._injection = Injection(tower, sites=sites, activation=nn.GELU())

@@ -41,7 +41,7 @@ class FusedLoraLinear(lora.Linear):
         base = self.get_base_layer()
         dropout, weight = self.lora_dropout[name], base.weight
         # Hooks of the inner layers are called by PEFT's own forward alone: those of ZeRO-3, which gather the weights,
-        # and those of the memory, which in BART and OPT sits on linear layers.
+        # and any that somebody has put there.
         return (
             (isinstance(dropout, nn.Identity) or not self.training)
             and not (base._forward_hooks or base._forward_pre_hooks)
