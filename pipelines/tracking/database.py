@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -43,8 +44,9 @@ def make_database(uri: str) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what starts that were killed meanwhile have left."""
     for left in folder.glob(f"{_PREFIX}*"):
-        if left.is_dir() and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another start sweeps, too
+            if left.is_dir() and time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _put(made: Path, path: Path) -> None:
