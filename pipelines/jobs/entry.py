@@ -1,8 +1,12 @@
 """What the entry points share: arguments to a job that runs, and an exit code that says how it went."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from pipelines.jobs.kinds import JobKind
 
@@ -12,14 +16,39 @@ def run_entry(kind: JobKind, arguments: list[str]) -> int:
     return exit_code(lambda: _run(kind, arguments))
 
 
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM). Like KeyboardInterrupt it passes whatever handles errors."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated` while the block runs, so that runs are closed; a thread hears no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
 def exit_code(run: Callable[[], None]) -> int:
-    """0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted."""
+    """0 done, 2 settings that cannot work, 1 anything else that a user can mend, 130 interrupted, 143 terminated."""
     from memvp_train.config import ConfigError
     from pipelines.config.errors import RecipeError
     from pipelines.console.errors import user_sentence
 
     try:
-        run()
+        with terminable():
+            run()
+    except Terminated:
+        print("terminated; run the same command again to continue", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
