@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -140,6 +141,14 @@ def test_more_images_than_8_bits_count_are_none_of_them_padding(memvp, batch) ->
     joined = VisualMemory.join([VisualMemory.join([one] * 200), one, VisualMemory.join([one] * 99)])
     assert joined.row_images.tolist() == [list(range(300))]
     assert VisualMemory.join([joined]).num_rows == 300
+
+
+def test_numpys_numbers_choose_an_entry(memvp, batch) -> None:
+    memory = memvp().encode(batch(images=3)[1])
+    assert torch.equal(memory[np.int64(1)].codes, memory[1].codes)
+    assert memory[np.int64(1)].codes.shape[0] == 1
+    with pytest.raises(IndexError, match="holds 3 images, there is no entry 3"):
+        memory[np.int32(3)]
 
 
 def test_too_many_images_in_an_entry_are_refused(memvp, batch) -> None:

@@ -8,7 +8,9 @@ It means something only to the projector that made it, so the projector's finger
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,12 +51,13 @@ class VisualMemory:
         """P, padding included."""
         return self.codes.shape[1]
 
-    def __getitem__(self, which: int | slice | Sequence[int] | Tensor) -> "VisualMemory":
+    def __getitem__(self, which: SupportsIndex | slice | Sequence[int] | Tensor) -> "VisualMemory":
         """Some of the entries, always as a memory (an int gives a memory of one entry)."""
-        if isinstance(which, int):
-            if not -len(self) <= which < len(self):
-                raise IndexError(f"this memory holds {len(self)} images, there is no entry {which}.")
-            which = [which]
+        if isinstance(which, Integral):  # numpy's too
+            number = int(which)
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"this memory holds {len(self)} images, there is no entry {number}.")
+            which = [number]
         return replace(self, **{name: tensor[which] for name, tensor in self._tensors().items()})
 
     @property
