@@ -188,3 +188,13 @@ def test_an_image_under_another_name_is_refused(root: Path) -> None:
     record = {"id": 1, "conversations": [human("What?"), gpt("A dog.")], "img": "00001/7.jpg"}
     with pytest.raises(DatasetError, match=r"it has no 'image', but 'img' is '00001/7\.jpg'; call that 'image'"):
         conversations(root, record)
+
+
+def test_files_of_nothing_or_of_another_kind_are_refused(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"mix\.json holds no records"):
+        conversations(root)
+    with pytest.raises(DatasetError, match=r"q\.jsonl holds no records"):
+        questions(root)
+    (root / "mix.json").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DatasetError, match=r"mix\.json is an Excel workbook or another zip archive"):
+        list(read_conversations(root / "mix.json", image_root=root))

@@ -43,7 +43,9 @@ def test_questions_come_back(
 
 def test_no_samples_are_an_empty_file(tmp_path: Path) -> None:
     assert write_conversations(tmp_path / "mix.json", []) == 0
-    assert list(read_conversations(tmp_path / "mix.json", image_root=None)) == []
+    assert json.loads((tmp_path / "mix.json").read_text()) == []
+    with pytest.raises(DatasetError, match=r"mix\.json holds no records"):
+        list(read_conversations(tmp_path / "mix.json", image_root=None))
 
 
 def test_what_the_files_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -20,14 +20,15 @@ _MAGIC = {
 def kind_of(path: Path, *, known: tuple[Kind, ...] = ("csv", "tsv", "array", "lines")) -> Kind:
     """The kind of a file that exists or not. Raises `DatasetError` for one that only looks like a known kind."""
     kind = KINDS.get(path.suffix.lower())
-    _check_content(path)
+    check_content(path)
     if kind not in known:
         suffixes = ", ".join(suffix for suffix, each in KINDS.items() if each in known)
         raise DatasetError(f"{path.name}: expected a file of the kinds {suffixes}; save it as one of these")
     return kind
 
 
-def _check_content(path: Path) -> None:
+def check_content(path: Path) -> None:
+    """Refuse a file whose first bytes are those of another kind, whatever it is called."""
     if not path.is_file():
         return
     with path.open("rb") as file:

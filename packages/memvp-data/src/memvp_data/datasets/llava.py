@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.json_files import DatasetError, read_json_array, read_json_lines
+from memvp_data.datasets.kinds import check_content
 from memvp_data.datasets.records import (
     ImageFolder,
     NumberedIds,
@@ -40,10 +41,12 @@ def read_conversations(path: Path | str, *, image_root: Path | str | None) -> It
     Raises `DatasetError` naming the record.
     """
     path, images, ids = Path(path), ImageFolder(image_root), NumberedIds()
-    for number, record in enumerate(read_json_array(path)):
+    number = -1
+    for number, record in enumerate(_records(path)):
         with placed(f"{path.name}, record {number} (id {shown(record.get('id'))})"):
             sample = _conversation(record, images=images, ids=ids, source=path.name)
         yield sample
+    _check_any(number + 1, path=path)
 
 
 def read_questions(
@@ -66,10 +69,22 @@ def read_questions(
         yield sample
     for unasked in (key or {}).keys() - asked:
         raise DatasetError(f"{answers}: answers question {unasked!r}, which {path} does not ask; pair the right files")
+    _check_any(len(asked), path=path)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    check_content(path)
+    yield from read_json_array(path)
+
+
+def _check_any(count: int, *, path: Path) -> None:
+    if not count:
+        raise DatasetError(f"{path.name} holds no records; put some in, or leave the file out")
 
 
 def _question_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, record) as of a question file."""
+    check_content(path)
     if path.suffix.lower() != ".json":
         for number, record in read_json_lines(path):
             yield f"line {number}", record
