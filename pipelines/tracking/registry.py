@@ -82,7 +82,7 @@ def is_registered(tracker: Tracker, registered: Mapping[str, Any]) -> bool:
 
     A version of no run of ours (MLflow was away when it was made) does not count: it stands in a stray run.
     """
-    if not registered["run_id"]:
+    if registered.get("run_id") == "":
         return False
     try:
         return tracker.client.get_model_version(registered["name"], registered["version"]).status == "READY"
