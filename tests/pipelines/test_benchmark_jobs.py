@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ data: {{toyworld: {{num_images: 8}}}}
 templates: {{gqa: toyworld, pope: toyworld}}
 answers: {{max_new_tokens: 2, shown: [own]}}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_database() -> Iterator[None]:
+    """Tests before these may have told MLflow of another one, which MLflow keeps in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
