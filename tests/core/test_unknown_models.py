@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from memvp_core import MemVPConfig, get_memvp_model
-from memvp_core.backbones import BACKBONES, FFNPaths
+from memvp_core.backbones import BACKBONES, FFNPaths, FFNSite
 
 CONFIG = MemVPConfig(vision_hidden_size=4, num_slots=3)
 _HIDDEN = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "vocab_size": 40, "pad_token_id": 0}
@@ -50,6 +50,18 @@ def test_the_row_that_is_shown_works_when_pasted(model_type: str, monkeypatch: p
     with_memory(input_ids=ids, labels=ids, visual_features=torch.randn(1, 2, 4)).loss.backward()
     assert len(with_memory.injection.sites) == 2
     assert all(value.grad is not None and value.grad.any() for value in with_memory.trainable_state().values())
+
+
+def test_a_site_that_is_missing_leaves_no_hook_on_those_before_it() -> None:
+    model = make_unknown("falcon")
+    sites = [
+        FFNSite(layer, f"transformer.h.{layer}.mlp", f"transformer.h.{layer}.mlp", f"transformer.h.{layer}.mlp.{name}")
+        for layer, name in enumerate(("act", "absent"))
+    ]
+    with pytest.raises(AttributeError, match="absent"):
+        get_memvp_model(model, CONFIG, sites=sites)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    get_memvp_model(model, CONFIG, sites=sites[:1])
 
 
 def test_a_row_that_does_not_fit_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,19 @@ def test_fingerprint_names_weights_not_their_type_or_layout() -> None:
     assert name != fingerprint({"other": weight})
 
 
+def test_a_language_model_takes_the_right_adapter_after_a_broken_one(memvp, llama, tmp_path: Path) -> None:
+    """As in a notebook whose first try named the wrong folder."""
+    for name, settings in (("right", {}), ("broken", {})):
+        with_lora(memvp(**settings)).save_pretrained(tmp_path / name)
+    (tmp_path / "broken/lora/adapter_model.safetensors").write_bytes(b"no tensors")
+    base = llama()
+    before = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors"):
+        MemVPModel.from_pretrained(base, tmp_path / "broken")
+    assert {name: parameter.requires_grad for name, parameter in base.named_parameters()} == before
+    MemVPModel.from_pretrained(base, tmp_path / "right")
+
+
 def test_the_whole_models_type_is_noted_not_that_of_its_text(tmp_path: Path) -> None:
     make_model(make_tiny("llava")).save_pretrained(tmp_path)
     settings = read_json(tmp_path / "adapter_config.json")

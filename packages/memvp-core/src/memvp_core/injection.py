@@ -184,7 +184,12 @@ class Injection:
         self._model = model
         self._activation = activation
         self._handles: list[RemovableHandle] = []
-        self._attach()
+        self._checkpointed: list[nn.Module] = []
+        try:
+            self._attach()
+        except Exception:  # a site that is not there: those before it have hooks already
+            self.remove()
+            raise
 
     def _attach(self) -> None:
         for number, site in enumerate(self.sites):

@@ -119,19 +119,24 @@ def load_lora(language_model: nn.Module, folder: Path) -> None:
     """Put the LoRA of a folder on the language model."""
     from peft import LoraConfig
 
+    tensors, _ = read_tensors(folder / _WEIGHTS_FILE)  # before the model is changed: the file may be damaged
     inject_lora(language_model, LoraConfig.from_pretrained(str(folder)))
-    fill_lora(language_model, folder)
+    _fill(language_model, tensors, folder=folder)
 
 
 def fill_lora(language_model: nn.Module, folder: Path) -> None:
     """Give the LoRA that is there the weights of a folder."""
+    tensors, _ = read_tensors(folder / _WEIGHTS_FILE)
+    _fill(language_model, tensors, folder=folder)
+
+
+def _fill(language_model: nn.Module, tensors: Mapping[str, Tensor], *, folder: Path) -> None:
     from peft import PeftModel, set_peft_model_state_dict
 
-    tensors, _ = read_tensors(folder / _WEIGHTS_FILE)
     if not isinstance(language_model, PeftModel):
         # Newer PEFT would do this itself.
         tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
-    result = set_peft_model_state_dict(language_model, tensors, adapter_name=_name(language_model))
+    result = set_peft_model_state_dict(language_model, dict(tensors), adapter_name=_name(language_model))
     if result.unexpected_keys:
         raise ValueError(f"the LoRA in {folder} does not fit this language model: {result.unexpected_keys[0]}.")
 

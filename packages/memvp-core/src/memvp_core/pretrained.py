@@ -123,8 +123,12 @@ class AdapterFiles(nn.Module):
         saved = adapter_files.read_adapter(hub.local_folder(path, revision=revision, token=token))
         adapter_files.check_language_model(language_model, saved)
         tower = adapter_files.tower_for(saved, vision_tower)
-        model = cls(language_model, saved.config, tower, sites=saved.sites if sites is None else sites)
-        model._take_over(saved)
+        model: Any = cls(language_model, saved.config, tower, sites=saved.sites if sites is None else sites)
+        try:
+            model._take_over(saved)
+        except Exception:
+            model.unload()
+            raise
         return model
 
     def load_adapter(self, path: str | Path) -> None:
