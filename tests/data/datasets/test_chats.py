@@ -79,6 +79,15 @@ def test_a_file_of_nothing_is_refused(tmp_path: Path, name: str) -> None:
         chats(tmp_path, name=name)
 
 
+def test_text_alone_may_speak_of_files(tmp_path: Path) -> None:
+    first, second = chats(
+        tmp_path,
+        {"prompt": "Which ends in .png?", "completion": "b.png"},
+        {"prompt": "a", "completion": "b", "image": None, "origin": "scan.jpg"},
+    )
+    assert (first.image_ids, second.image_ids) == ((), ())
+
+
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"chats\.txt: expected a file of the kinds \.json, \.jsonl, \.ndjson"):
         chats(tmp_path, name="chats.txt")

@@ -184,6 +184,11 @@ def test_a_record_that_would_be_learnt_blind_is_refused(root: Path, fields: dict
         questions(root, {"question_id": 1, "text": "<image> What?", **fields})
 
 
+def test_text_alone_may_speak_of_files(root: Path) -> None:
+    (sample,) = questions(root, {"question_id": 1, "text": "Which ends in .png", "category": "a.png"})
+    assert sample.image_ids == ()
+
+
 def test_an_image_under_another_name_is_refused(root: Path) -> None:
     record = {"id": 1, "conversations": [human("What?"), gpt("A dog.")], "img": "00001/7.jpg"}
     with pytest.raises(DatasetError, match=r"it has no 'image', but 'img' is '00001/7\.jpg'; call that 'image'"):

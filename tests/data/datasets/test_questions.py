@@ -69,6 +69,14 @@ def test_an_answer_missing_names_its_line(root: Path) -> None:
         questions(root, "q.csv", content, needs_answer=True)
 
 
+def test_text_alone_may_speak_of_files(root: Path) -> None:
+    """An empty image is said to be none, and words may end like a file."""
+    (sample,) = questions(root, "q.csv", "image,question,answer,origin\n,Which ends in .png?,b.png,scan.jpg\n")
+    assert (sample.image_ids, sample.answers) == ((), ("b.png",))
+    (sample,) = questions(root, "q.json", '[{"question": "Is it a.png", "answer": "b.jpg", "task": "x.png"}]')
+    assert sample.image_ids == ()
+
+
 def test_numbers_are_answers(root: Path) -> None:
     content = json.dumps([{"question": "How many?", "answer": 3}, {"question": "And here?", "answer": [2, "two", 2.5]}])
     assert [sample.answers for sample in questions(root, "q.json", content)] == [("3",), ("2", "two", "2.5")]

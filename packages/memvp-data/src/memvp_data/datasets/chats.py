@@ -153,7 +153,7 @@ def _check_blind(record: Record, spoken: list[Any], *, has_folder: bool) -> None
     if any(announces_image(said) for said in _all_said(spoken)):
         raise DatasetError(f'it says {PLACEHOLDER} and names no image; give "image" its path, or take the words out')
     if has_folder:
-        check_no_other_image(record, known="image")
+        check_no_other_image(record, known=("image", "images"), words=("prompt", "completion"))
 
 
 def _all_said(spoken: list[Any]) -> Iterator[str]:

@@ -176,7 +176,7 @@ def _check_blind(record: dict[str, Any], said: list[str], *, image_ids: tuple[st
     if any(map(announces_image, said)):
         raise DatasetError(f'it says {PLACEHOLDER} and has no "image"; give it one, or take the placeholder out')
     if images.root is not None:
-        check_no_other_image(record, known="image")
+        check_no_other_image(record, known=("image",), words=("text", "category", "model"))
 
 
 def announces_image(said: str) -> bool:

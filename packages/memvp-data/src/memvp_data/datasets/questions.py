@@ -55,7 +55,8 @@ def read_questions(
             _check_columns(row, required=required)
             sample = _sample(row, number=number, columns=columns, images=images, source=path.name)
             if image_root is not None and not sample.image_ids:
-                check_no_other_image({**row, columns.question: "", columns.answer: ""}, known=columns.image)
+                words = (columns.question, columns.answer, columns.id, columns.task)
+                check_no_other_image(row, known=(columns.image,), words=words)
             if needs_answer and not sample.answers:
                 raise DatasetError(f"question {sample.id!r} has no answer to learn; add one or leave it out")
             ids.add(sample.id)

@@ -86,16 +86,16 @@ def one_of(value: str, known: Mapping[str, Any] | tuple[str, ...], *, what: str)
     return value
 
 
-def check_no_other_image(record: Mapping[str, Any], *, known: str) -> None:
-    """Refuse a record of no image among whose fields one holds what looks like the path of an image."""
+def check_no_other_image(record: Mapping[str, Any], *, known: tuple[str, ...], words: tuple[str, ...]) -> None:
+    """Refuse a record that has none of the `known` fields of an image, but another that looks like the path of one.
+
+    A known field that is empty says that there is no image; `words` are fields that hold text, however it ends.
+    """
+    if any(name in record for name in known):
+        return
     for name, value in record.items():
-        if (
-            name not in _IDS
-            and isinstance(value, str)
-            and value.lower().endswith(_IMAGE_SUFFIXES)
-            and "\n" not in value
-        ):
-            raise DatasetError(f"it has no {known!r}, but {name!r} is {shown(value)}; call that {known!r}")
+        if name not in (*_IDS, *words) and isinstance(value, str) and value.lower().endswith(_IMAGE_SUFFIXES):
+            raise DatasetError(f"it has no {known[0]!r}, but {name!r} is {shown(value)}; call that {known[0]!r}")
 
 
 class ImageFolder:

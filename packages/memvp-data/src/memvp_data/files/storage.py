@@ -69,7 +69,7 @@ class Folder:
         """The length of every file in it by name, {} if there is no such folder. A link counts as what it leads to."""
         try:
             if self.local is not None:
-                return {entry.name: entry.stat().st_size for entry in os.scandir(self.local) if entry.is_file()}
+                return _local_sizes(self.local)
             found = self.filesystem.ls(self.path, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -131,6 +131,15 @@ class Folder:
         if not _NAME.fullmatch(name):
             raise ShardError(f"{name!r} is not the plain name of a file in {self.shown}; use letters, digits, . _ -")
         return f"{self.path}/{name}"
+
+
+def _local_sizes(folder: Path) -> dict[str, int]:
+    sizes = dict[str, int]()
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # what a writer has renamed meanwhile is not there under this name
+            if entry.is_file():
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
 
 
 def split_place(place: Path | str) -> tuple[Folder, str]:
