@@ -39,6 +39,7 @@ def describe_job(kind: JobKind, config: Any, *, options: Options, storage: Path,
     steps, kept = options.wanted(kind.steps(config))
     preflight.check_sources(config, steps)
     preflight.check_gate(config)
+    preflight.check_adapters(config)
     folder = storage / config.name
     machine = "h100-80gb" if config.launch.use_gpu else "cpu"
     plan = list(_planned(steps, config=config, folder=folder, kept=kept))

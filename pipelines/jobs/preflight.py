@@ -12,6 +12,7 @@ from pipelines.config.errors import RecipeError
 from pipelines.config.instruct import JobConfig
 from pipelines.data.sources import Source, source_of, test_files
 from pipelines.steps.keys import trains_tower
+from pipelines.tracking.run_ids import database_path
 from pipelines.workflow.step import Step
 
 _SECONDS_FOR_AN_ANSWER = 5.0
@@ -89,7 +90,9 @@ def check_tracking(uri: str) -> None:
     if scheme in ("http", "https"):
         _check_server(uri)
     elif scheme == "sqlite":
-        _check_database(Path(uri.removeprefix("sqlite:///")), uri=uri)
+        path = database_path(uri)
+        if path is not None:
+            _check_database(path, uri=uri)
     elif scheme in ("", "file"):
         raise RecipeError(
             f"tracking.uri {uri!r} is a folder; MLflow needs sqlite:///<file>.db or http://<server>:<port>"

@@ -13,18 +13,14 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-_SQLITE = "sqlite:///"
+from pipelines.tracking.run_ids import SQLITE, database_path
+
 _PREFIX = ".mlflow-"
 _ABANDONED_SECONDS = 3600.0  # making the tables takes seconds
 # What the second attempt at the same tables says.
 _HALF_MADE = re.compile(
     r"duplicate column name|table \S+ already exists|no such (table|column|constraint)", re.IGNORECASE
 )
-
-
-def database_path(uri: str) -> Path | None:
-    """The file of an SQLite address; None for a server."""
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
 
 
 def make_database(uri: str) -> None:
@@ -37,7 +33,7 @@ def make_database(uri: str) -> None:
         return
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as folder:
         made = Path(folder) / path.name
-        MlflowClient(f"{_SQLITE}{made}", f"{_SQLITE}{made}").search_experiments(max_results=1)
+        MlflowClient(f"{SQLITE}{made}", f"{SQLITE}{made}").search_experiments(max_results=1)
         _put(made, path)
 
 

@@ -24,9 +24,9 @@ from rich.console import Console
 from memvp_train.training.metrics_log import MetricsRow
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.redaction import first_line, redacted, redacted_settings
-from pipelines.tracking.database import database_path, is_half_made, make_database
+from pipelines.tracking.database import is_half_made, make_database
 from pipelines.tracking.pages import EXPERIMENT_TAGS, source_tags, view_tag
-from pipelines.tracking.run_ids import RunIds, run_ids, was_tracked
+from pipelines.tracking.run_ids import RunIds, database_path, run_ids, was_tracked
 
 T = TypeVar("T")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipelines.console.redaction import redacted
 from pipelines.workflow.run_folder import read_json, write_json
 
+SQLITE = "sqlite:///"
 _SQLITE_HEADER = 100
 
 
@@ -45,10 +46,17 @@ def run_ids(run_folder: Path, *, uri: str) -> RunIds:
     return RunIds(run_folder / "mlflow.json", uri=redacted(uri))
 
 
+def database_path(uri: str) -> Path | None:
+    """The file of an SQLite address, whatever settings follow it; None for a server, or a database in memory."""
+    if not uri.startswith(SQLITE) or ":memory:" in uri:
+        return None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
 def database_state(uri: str) -> str | None:
     """What any write to an SQLite database changes, its counter of changes included; None for a server."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.is_file():
+    path = database_path(uri)
+    if path is None or not path.is_file():
         return None
     with path.open("rb") as file:
         header = file.read(_SQLITE_HEADER)

@@ -88,8 +88,9 @@ def test_a_comparison_of_an_adapter_that_is_not_there_is_refused_at_once(
     storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--config", str(storage / "compared.yaml"), f"--storage={storage}", "--adapters.tuned=/no/where"]
-    assert run_entry(COMPARISON, [*arguments, "--name=absent"]) == 2
-    assert "adapters.tuned: /no/where has no adapter_config.json" in capsys.readouterr().err
+    for more in ([], ["--dry-run"]):
+        assert run_entry(COMPARISON, [*arguments, "--name=absent", *more]) == 2
+        assert "adapters.tuned: /no/where has no adapter_config.json" in capsys.readouterr().err
     assert not (storage / "absent").exists()
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from pipelines.config.tracking import TrackingConfig
 from pipelines.tracking.database import make_database
 from pipelines.tracking.mlflow import TrackingError, open_tracker
+from pipelines.tracking.run_ids import database_path, database_state
 
 
 def _open(storage: Path) -> None:
@@ -44,6 +45,14 @@ def test_an_empty_file_is_filled_and_a_database_is_kept(tmp_path: Path, empty_da
     make_database(f"sqlite:///{path}")
     assert path.stat().st_ino == inode
     assert [entry.name for entry in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_settings_behind_the_file_are_not_part_of_its_name(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=30"
+    make_database(uri)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mlflow.db"]
+    assert database_state(uri) == database_state(uri.partition("?")[0])
+    assert database_path("sqlite:///:memory:") is None
 
 
 @pytest.mark.parametrize("was_tracked", [False, True])
