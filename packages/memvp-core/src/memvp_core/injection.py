@@ -164,12 +164,18 @@ def refuse_second_memory(model: nn.Module) -> None:
             )
 
 
-def _language_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _language_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Without a vision tower beside the language model, which may have adapters of its own."""
     prefix = language_prefix(model)
     # torch leaves the items partly untyped.
     untyped: Any = model
     yield from ((path, module) for path, module in untyped.named_modules() if path.startswith(prefix))
+
+
+def _delete_our_hooks(module: Any) -> None:
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
+            del hooks[key]
 
 
 def _is_ours(hook: Any) -> bool:
@@ -187,6 +193,7 @@ class Injection:
         self.slot = Slot()
         self._model = model
         self._activation = activation
+        self._factor = 1.0
         self._handles: list[RemovableHandle] = []
         self._checkpointed: list[nn.Module] = []
         try:
@@ -218,17 +225,24 @@ class Injection:
         """Let the layers read during a block."""
         self._follow_replacements()
         self._wrap_checkpoints()
-        with self.slot.bound(reading):
+        with self.slot.bound(reading if self._factor == 1.0 else reading.scaled(self._factor)):
             yield
+
+    @contextmanager
+    def scaled(self, factor: float) -> Generator[None]:
+        """Multiply what every layer retrieves during a block, for all threads: 0 is the model without its memory."""
+        before, self._factor = self._factor, factor
+        try:
+            yield
+        finally:
+            self._factor = before
 
     def _follow_replacements(self) -> None:
         """Hook what stands at the sites now: PEFT's `add_adapter` may have put a copy there, whose hooks are dead."""
         if any(self._model.get_submodule(path) is not module for path, module in self._hooked.items()):
             with self.taken_out():
                 for _, module in _language_modules(self._model):
-                    for hooks in (module._forward_hooks, module._forward_pre_hooks):
-                        for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
-                            del hooks[key]
+                    _delete_our_hooks(module)
 
     def _wrap_checkpoints(self) -> None:
         """Before every call, since checkpointing can be switched on at any time and by anyone."""

@@ -68,6 +68,12 @@ class Reading:
         )
         return found.to(x.dtype)
 
+    def scaled(self, factor: float) -> "Reading":
+        """The same with s times a factor."""
+        entries = replace(self.entries, retrieval_scale=self.entries.retrieval_scale * factor)
+        decoding = None if self.decoding is None else self.decoding.scaled(factor)
+        return replace(self, entries=entries, decoding=decoding)
+
     def arrangement_of(self, x: Tensor) -> Arrangement:
         """Beam search and several returned sequences bring every row of the batch several times."""
         times, rest = divmod(x.shape[0], self.arrangement.batch_size)

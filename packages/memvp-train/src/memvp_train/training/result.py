@@ -15,6 +15,7 @@ from memvp_train.methods.memvp import blank_model
 from memvp_train.training.drive import checkpoints_folder
 from memvp_train.training.metrics_log import METRICS_FILE, read_metrics
 from memvp_train.training.plan import WorkerPlan
+from memvp_train.training.start import restore_scale
 from memvp_train.training.validation import best_state
 
 RESULT_FILE = "result.json"
@@ -92,6 +93,7 @@ def _chosen_state(run: StageRun, *, last: TrainingState) -> TrainingState:
 def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
     """Write the trained weights as an adapter folder, atomically."""
     model = blank_model(run)
+    restore_scale(model, state.numbers)
     state.check_names(model.trainable_state())
     temporary = out.with_name(f".tmp-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)
