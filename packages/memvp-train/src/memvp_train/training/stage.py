@@ -30,7 +30,7 @@ def run_stage(
     `on_step` gets each row of metrics.jsonl once, from a thread, as it appears; `on_sample` the number of samples
     tokenised so far. Raises a `ValueError` with one sentence for whatever the caller can mend, before workers start.
     """
-    run = absolute(run)
+    base_name, run = run.language.path, absolute(run)
     settings = stage_settings(run, precision=launch.precision)
     out = Path(run.out)
     done = finished_stage(out, settings=settings)
@@ -47,4 +47,4 @@ def run_stage(
         with following_metrics(out / METRICS_FILE, on_step=hear):
             state = train(plan, lease=lease)
         lease.check()
-        return publish(plan, state=state)
+        return publish(plan, state=state, base_name=base_name)

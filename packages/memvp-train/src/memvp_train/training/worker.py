@@ -22,6 +22,7 @@ from memvp_train.launch.heartbeat import Beat, BeatingBatches
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
 from memvp_train.optim.schedules import Schedule
+from memvp_train.training.base_model import note_base
 from memvp_train.training.batches import training_batches, validation_batches
 from memvp_train.training.loop import train_stage
 from memvp_train.training.metrics_log import METRICS_FILE
@@ -114,6 +115,8 @@ def _model(work: _Work, *, device: torch.device) -> MemVPModel:
     model = build_memvp_model(
         language_model, memvp=run.memvp, lora=run.stage.lora, init_adapter=run.init_adapter, vision=run.vision
     )
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        note_base(model, out=Path(run.out))
     if work.state is not None:
         restore_scale(model, work.state.numbers)
     if run.stage.gradient_checkpointing:
