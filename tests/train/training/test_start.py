@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from memvp_core import MemVPModel
 from memvp_train.checkpoints.state import FolderCheckpoints, newest_first, read_state
@@ -17,7 +18,7 @@ from memvp_train.training.loop import TrainingError
 from memvp_train.training.loss import micro_batch_loss
 from memvp_train.training.metrics_log import read_metrics
 from memvp_train.training.stage import run_stage
-from memvp_train.training.start import SCALE, WITH, WITHOUT
+from memvp_train.training.start import HARMLESS, SCALE, WITH, WITHOUT
 from memvp_train.training.worker import train_here
 from tests.train.plans import plan_of
 
@@ -51,6 +52,7 @@ def test_first_row_says_the_loss_with_and_without_the_memory(tiny: Any, tmp_path
     second = tiny.run(tmp_path / "two", lora=LoraSettings(rank=2))
     second = type(second)(**{**vars(second), "init_adapter": first.adapter_path})
     row = read_metrics(Path(run_stage(second, HERE).metrics_path))[0]
+    assert HARMLESS not in row
     assert row[WITH] == pytest.approx(_loss_of_first_step(tiny, second, adapter=Path(first.adapter_path)), rel=1e-5)
     assert row[WITH] < row[WITHOUT]
 
@@ -101,6 +103,21 @@ def test_scale_is_found_and_stands_in_the_adapter(tiny: Any, tmp_path: Path) -> 
     assert SCALE not in read_metrics(Path(result.metrics_path))[0]
     model = MemVPModel.from_pretrained(build_language_model(tiny.language), result.adapter_path)
     assert model.memvp_config.retrieval_scale == row[SCALE]
+
+
+def test_a_memory_that_was_trained_is_not_blamed_for_its_scale(tiny: Any, tmp_path: Path) -> None:
+    """It may answer other questions than it has learnt worse than the model alone; another scale is no remedy."""
+    first = run_stage(tiny.run(tmp_path / "one", num_steps=1), HERE)
+    weights = Path(first.adapter_path) / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({**tensors, "prompt.value_positions": 9 * torch.randn_like(tensors["prompt.value_positions"])}, weights)
+    second = tiny.run(tmp_path / "two", lora=LoraSettings(rank=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        result = run_stage(type(second)(**{**vars(second), "init_adapter": first.adapter_path}), HERE)
+    row = read_metrics(Path(result.metrics_path))[0]
+    assert row[WITH] > 1.05 * row[WITHOUT]
+    assert HARMLESS not in row
 
 
 class _StopError(Exception):

@@ -21,23 +21,26 @@ WITH, WITHOUT = "loss_with_memory", "loss_without_memory"
 SCALE, HARMLESS = "retrieval_scale", "harmless_retrieval_scale"
 _NAMES = (WITH, WITHOUT, SCALE, HARMLESS)
 StartNumbers = Mapping[str, float]
-"""WITH and WITHOUT; SCALE where it was found here; HARMLESS where the present one does harm, 0 if none would be."""
+"""WITH and WITHOUT; SCALE where it was found here; HARMLESS where that of a new memory does harm, 0 for none."""
 
 
-def look_before_training(engine: Engine, micro_batches: Sequence[Batch], *, finds_scale: bool) -> StartNumbers:
+def look_before_training(
+    engine: Engine, micro_batches: Sequence[Batch], *, is_new: bool, finds_scale: bool
+) -> StartNumbers:
     """Compare, and with `finds_scale` put a scale in place that does no harm.
 
-    `micro_batches` are this rank's share of the first step. Every rank calls it and comes to the same numbers; the
-    model is back in training mode afterwards. Raises `ConfigError` if no scale can be found.
+    `micro_batches` are this rank's share of the first step. Of a memory that is not new, harm is no fault of its scale:
+    captions it has learnt do not answer questions yet. Every rank calls it and comes to the same numbers; the model is
+    back in training mode afterwards. Raises `ConfigError` if no scale can be found.
     """
     model = _memvp_model(engine)
     without = _loss(engine, micro_batches, factor=0.0)
-    if finds_scale:
+    if is_new and finds_scale:
         scale = _found_scale(engine, micro_batches, without=without)
         model.set_retrieval_scale(scale)
         return {WITHOUT: without, WITH: _loss(engine, micro_batches), SCALE: scale}
     found = {WITHOUT: without, WITH: _loss(engine, micro_batches)}
-    if is_harmful(found[WITH], without=without):
+    if is_new and is_harmful(found[WITH], without=without):
         found[HARMLESS] = _harmless_scale(engine, micro_batches, without=without)
     return found
 

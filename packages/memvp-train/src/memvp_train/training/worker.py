@@ -165,8 +165,8 @@ def _start(work: _Work, *, engine: Engine) -> StartNumbers:
         return kept_numbers(work.state.numbers)
     first = training_batches(work.plan, rank=engine.rank, world_size=engine.world_size).at(0)
     run = work.plan.run
-    finds_scale = run.memvp.get("retrieval_scale") == "auto" and run.init_adapter is None
-    return look_before_training(engine, first, finds_scale=finds_scale)
+    finds_scale = run.memvp.get("retrieval_scale") == "auto"
+    return look_before_training(engine, first, is_new=run.init_adapter is None, finds_scale=finds_scale)
 
 
 def _validation(work: _Work, *, engine: Engine, watched: Callable[[Any], Any]) -> Validation | None:
