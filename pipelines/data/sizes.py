@@ -8,6 +8,7 @@ here; whoever has the data can say better: `plan.py --tokens`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memvp_data.datasets.table import DATASETS
@@ -42,18 +43,42 @@ _LARGEST_COUNTED = 64 << 20
 """Bytes of a file that is read for its numbers; LLaVA's own have hundreds of MiB."""
 
 
-def texts_of(config: Any, *, tokens: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Text]:
-    """What the samples of each stage of a job are like.
+@dataclass(frozen=True)
+class Sizes:
+    """How large the data of a job are."""
+
+    texts: dict[str, Text]
+    """What the samples of each stage are like."""
+    num_images: int
+    """Different images whose features the job stores, at most."""
+
+
+def sizes_of(config: Any, *, tokens: Mapping[str, tuple[int, ...]] | None = None) -> Sizes:
+    """Of a job that may not have run yet.
 
     Args:
         config: JobConfig or FinetuneConfig.
         tokens: by the stage's name: mean, longest and learnt tokens of a sample, as far as they are known.
     """
-    given = tokens or {}
-    return {name: _text(config, stage, name=name, given=given.get(name, ())) for name, stage in config.stages.items()}
+    counted, given = _counted(config), tokens or {}
+    texts = {
+        name: _text(config, stage, name=name, given=given.get(name, ()), counted=counted)
+        for name, stage in config.stages.items()
+    }
+    return Sizes(texts, _num_images(config, counted=counted))
 
 
-def _text(config: Any, stage: StageConfig, *, name: str, given: tuple[int, ...]) -> Text:
+@dataclass(frozen=True)
+class _Counted:
+    """What files that are there and small hold."""
+
+    samples: dict[str, int]
+    """By table."""
+    num_images: int
+    """Different ones."""
+
+
+def _text(config: Any, stage: StageConfig, *, name: str, given: tuple[int, ...], counted: _Counted | None) -> Text:
     from memvp_train.cost_model.stage import Text
 
     dataset = _dataset(config, name)
@@ -61,9 +86,8 @@ def _text(config: Any, stage: StageConfig, *, name: str, given: tuple[int, ...])
     mean = given[0] if given else min(assumed, stage.max_length)
     longest = given[1] if len(given) > 1 else min(_LONGEST * mean, max(mean, stage.max_length))
     learnt = given[2] if len(given) > 2 else max(1, min(labels, mean - 1))
-    return Text(
-        num_samples=_num_samples(config, name, dataset=dataset), num_tokens=mean, longest=longest, num_labels=learnt
-    )
+    num_samples = _num_samples(config, name, dataset=dataset, counted=counted)
+    return Text(num_samples=num_samples, num_tokens=mean, longest=longest, num_labels=learnt)
 
 
 def _dataset(config: Any, stage: str) -> str:
@@ -75,25 +99,24 @@ def _dataset(config: Any, stage: str) -> str:
     return {"stage1": "lcs_558k", "stage2": "llava_665k"}[stage]
 
 
-def _num_samples(config: Any, stage: str, *, dataset: str) -> int:
+def _num_samples(config: Any, stage: str, *, dataset: str, counted: _Counted | None) -> int:
     drawn = config.data.toyworld
     if drawn is not None:
         if hasattr(drawn, "num_images"):
             return drawn.num_images
         return drawn.num_train_images + (drawn.num_text_only if stage == "stage2" else 0)
-    if (own := _counted(config)) is not None:
-        return own[0].get(stage, 0)
+    if counted is not None:
+        return counted.samples.get(stage, 0)
     split = DATASETS[dataset].splits[config.data.train if hasattr(config.data, "dataset") else "train"]
     return split.num_samples[0] if split.num_samples else 0
 
 
-def num_images_of(config: Any) -> int:
-    """Different images whose features a job stores, at most."""
+def _num_images(config: Any, *, counted: _Counted | None) -> int:
     drawn = config.data.toyworld
     if drawn is not None:
         return sum(getattr(drawn, name, 0) for name in ("num_images", "num_train_images", "num_test_images"))
-    if (own := _counted(config)) is not None:
-        return own[1]
+    if counted is not None:
+        return counted.num_images
     if not hasattr(config.data, "dataset"):
         return _STAGE_1_IMAGES + _MIXTURE_IMAGES
     splits = DATASETS[config.data.dataset].splits
@@ -101,8 +124,8 @@ def num_images_of(config: Any) -> int:
     return sum(_images(splits[name]) for name in names if name in splits)
 
 
-def _counted(config: Any) -> tuple[dict[str, int], int] | None:
-    """Samples by table, and different images, of files in LLaVA's layout; None where they are absent or large."""
+def _counted(config: Any) -> _Counted | None:
+    """Of files in LLaVA's layout; None where they are absent or large."""
     source = None if hasattr(config.data, "dataset") else source_of(config)
     if source is None or source.root is None:
         return None
@@ -115,7 +138,7 @@ def _counted(config: Any) -> tuple[dict[str, int], int] | None:
         for sample in part.samples:
             counts[name] += 1
             images.update(sample.image_ids)
-    return counts, len(images)
+    return _Counted(counts, len(images))
 
 
 def _images(split: Any) -> int:

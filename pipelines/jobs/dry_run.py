@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.data.sizes import num_images_of, texts_of
+from pipelines.data.sizes import sizes_of
 from pipelines.jobs import preflight
 from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
@@ -57,8 +57,8 @@ def describe_job(kind: JobKind, config: Any, *, options: Options, storage: Path,
         table.add_row(one.step, one.action, one.reason, *_cost_cells(costs.get(one.step), action=one.action))
     console.print(table)
     if costs:
-        note = f"costs are arithmetic for {max(1, config.launch.num_workers)} x {machine}; plan.py takes other machines"
-        console.print(note, soft_wrap=True)
+        where = f"{config.launch.num_workers} x {machine}" if config.launch.num_workers else f"one process on {machine}"
+        console.print(f"costs are arithmetic for {where}; plan.py takes other machines", soft_wrap=True)
     for name, count in counts.items():
         console.print(f"trainable parameters, {name}: {count:,}", soft_wrap=True)
     return plan
@@ -76,14 +76,15 @@ def _costs(config: Any, *, machine: str) -> dict[str, StepCost]:
         return {}
     from memvp_train.cost_model.stage import cost_of
 
+    sizes = sizes_of(config)
     return cost_of(
         config.stages,
         language=config.language,
         vision=config.vision,
         memvp=config.memvp.to_dict(),
         launch=config.launch,
-        texts=texts_of(config),
-        num_images=num_images_of(config),
+        texts=sizes.texts,
+        num_images=sizes.num_images,
         machine=machine,
     )
 

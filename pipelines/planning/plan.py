@@ -11,7 +11,7 @@ from memvp_train.cost_model.hardware import CPU, Machine, machine_named
 from memvp_train.cost_model.stage import StageCost, Text, setup_of, stage_cost
 from memvp_train.methods.registry import METHODS
 from pipelines.config.errors import RecipeError
-from pipelines.data.sizes import num_images_of, texts_of
+from pipelines.data.sizes import sizes_of
 from pipelines.jobs.command_line import read_settings, tuning_kind
 
 
@@ -85,8 +85,8 @@ def plan_of(config: Any, wanted: PlanRequest) -> Plan:
     unknown = set(wanted.tokens) - set(config.stages)
     if unknown:
         raise RecipeError(f"--tokens names {min(unknown)!r}; the stages of this recipe are {', '.join(config.stages)}")
-    memvp, texts = config.memvp.to_dict(), texts_of(config, tokens=wanted.tokens)
-    num_images = num_images_of(config) if wanted.num_images is None else wanted.num_images
+    memvp, sizes = config.memvp.to_dict(), sizes_of(config, tokens=wanted.tokens)
+    texts, num_images = sizes.texts, sizes.num_images if wanted.num_images is None else wanted.num_images
     setup = setup_of(language=config.language, vision=config.vision, memvp=memvp, launch=launch, machine=machine)
     features = None
     if config.vision is not None and setup.tower is None:
