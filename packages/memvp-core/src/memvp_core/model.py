@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from memvp_core import lora
-from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
+from memvp_core.backbones import FFNSite, choose_layers, find_sites, language_prefix, text_config
 from memvp_core.config import MemVPConfig
 from memvp_core.injection import Injection, refuse_reentrant, refuse_second_memory
 from memvp_core.memory.inputs import check_features, read_inputs
@@ -71,7 +71,8 @@ class MemVPModel(AdapterFiles, nn.Module):
     ) -> None:
         if not lora.has_lora(language_model):
             language_model.requires_grad_(False)
-        self.trained_norms = TrainedNorms(language_model) if config.train_layer_norms else None
+        norms_in = language_prefix(language_model)
+        self.trained_norms = TrainedNorms(language_model, prefix=norms_in) if config.train_layer_norms else None
         embedding = _embedding(language_model)
         self.prompt = VisualPrompt(
             config,
