@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from memvp_core import lora
 from memvp_core.backbones import FFNSite, choose_layers, find_sites, language_prefix, text_config
-from memvp_core.config import MemVPConfig
+from memvp_core.config import MemVPConfig, TargetStack
 from memvp_core.injection import Injection, refuse_reentrant, refuse_second_memory
-from memvp_core.memory.inputs import check_features, read_inputs
+from memvp_core.memory.inputs import batch_of, check_encoder_runs, check_features, check_order, read_inputs
 from memvp_core.memory.prompt import VisualPrompt, any_parameter
 from memvp_core.memory.reading import Reading
 from memvp_core.norms import TrainedNorms
@@ -111,9 +111,9 @@ class MemVPModel(AdapterFiles, nn.Module):
         kwargs |= {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         if self._is_disabled:
             return self.language_model(**kwargs)
-        batch = input_ids if input_ids is not None else kwargs["inputs_embeds"]
+        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self._stack)
         reading = _uncompiled(self._reading)(
-            batch,
+            batch_of(kwargs, stack=self._stack),
             visual_features=self._features(visual_features, pixel_values, memory),
             row_images=row_images,
             memory=memory,
@@ -126,7 +126,7 @@ class MemVPModel(AdapterFiles, nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        input_ids: Int[Tensor, "B T"],
+        input_ids: Int[Tensor, "B T"] | None = None,
         *,
         visual_features: Float[Tensor, "I g c"] | None = None,
         pixel_values: Float[Tensor, "I *frames channels H W"] | None = None,
@@ -135,20 +135,26 @@ class MemVPModel(AdapterFiles, nn.Module):
         image_index: Int[Tensor, "B"] | Int[Tensor, "B T"] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The language model's own `generate`; images as in `forward`, new tokens read the image of the last one."""
+        """The language model's own `generate`; images as in `forward`, new tokens read the image of the last one.
+
+        The text may also come as `inputs_embeds`, or as `inputs`, the first argument's name there.
+        """
         language_model: Any = self.language_model
+        kwargs |= {} if input_ids is None else {"input_ids": input_ids}
         if self._is_disabled:
-            return language_model.generate(input_ids=input_ids, **kwargs)
+            return language_model.generate(**kwargs)
+        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self._stack)
         reading = _uncompiled(self._reading)(
-            input_ids,
+            batch_of(kwargs, stack=None),
             visual_features=self._features(visual_features, pixel_values, memory),
             row_images=row_images,
             memory=memory,
             image_index=image_index,
             is_generating=True,
         )
+        check_order(reading, kwargs, own=getattr(self, "generation_config", None), stack=self._stack)
         with self._injection.reading(reading):
-            return language_model.generate(input_ids=input_ids, **kwargs)
+            return language_model.generate(**kwargs)
 
     def _features(
         self, features: Tensor | None, pixel_values: Tensor | None, memory: VisualMemory | None
@@ -185,6 +191,13 @@ class MemVPModel(AdapterFiles, nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return _embedding(self.language_model).dtype
+
+    @property
+    def _stack(self) -> TargetStack | None:
+        """Which stack of an encoder-decoder has the memory; None in other models."""
+        if not getattr(self.config, "is_encoder_decoder", False):
+            return None
+        return "encoder" if self.memvp_config.target_stack == "auto" else self.memvp_config.target_stack
 
     @property
     def injection(self) -> Injection:
@@ -287,6 +300,16 @@ class MemVPModel(AdapterFiles, nn.Module):
     def config(self) -> Any:
         """The language model's, for transformers' Trainer; the memory's settings are `memvp_config`."""
         return self.language_model.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The language model's, for transformers' Seq2SeqTrainer, which also sets it."""
+        return self.language_model.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: Any) -> None:
+        language_model: Any = self.language_model
+        language_model.generation_config = value
 
     @property
     def loss_type(self) -> Any:

@@ -56,8 +56,13 @@ class Reading:
 
     def retrieve(self, x: Tensor, *, layer: int, activation: Activation) -> Tensor:
         """What x (B, T, D) retrieves in a layer, counted over the layers with memory."""
-        if self.decoding is not None and x.shape[1] == 1:
-            return self.decoding.retrieve(x, layer=layer, activation=activation)
+        num_new = 0 if self.decoding is None else self._num_new(x)
+        if self.decoding is not None and num_new:
+            new = self.decoding.retrieve(x[:, -num_new:], layer=layer, activation=activation)
+            if num_new == x.shape[1]:
+                return new
+            prompt = self.retrieve(x[:, :-num_new], layer=layer, activation=activation)
+            return torch.cat([prompt, new], dim=1)
         found = read_form(
             x.to(self.entries.dtype),
             entries=self.entries.of_layer(layer),
@@ -67,6 +72,11 @@ class Reading:
             form=self.form,
         )
         return found.to(x.dtype)
+
+    def _num_new(self, x: Tensor) -> int:
+        """How many of the last tokens are new ones: all of one, and without a cache those beyond the prompt's."""
+        num_tokens = x.shape[1] if self.arrangement.num_tokens is None else self.arrangement.num_tokens
+        return 1 if x.shape[1] == 1 else max(0, x.shape[1] - num_tokens)
 
     def arrangement_of(self, x: Tensor) -> Arrangement:
         """Beam search and several returned sequences bring every row of the batch several times."""
