@@ -175,7 +175,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         """Project images once, for inference; the memory has the language model's dtype."""
         check_features(features, config=self.memvp_config)
         codes = self.prompt.encode(features).to(self._dtype)
-        return VisualMemory(codes, self.prompt.projector_fingerprint(), row_images=row_images)
+        return VisualMemory(codes, self.prompt.projector_name(), row_images=row_images)
 
     def _reading(self, batch: Tensor, *, is_generating: bool, **inputs: Any) -> Reading:
         return read_inputs(

@@ -9,7 +9,7 @@ from torch import Tensor
 from memvp_core.config import MemVPConfig, TargetStack
 from memvp_core.memory.prompt import VisualPrompt
 from memvp_core.memory.reading import Images, Reading, checked_index, make_generating_reading, make_reading
-from memvp_core.visual_memory import VisualMemory
+from memvp_core.visual_memory import VisualMemory, is_same_projector
 
 _TEXT = ("input_ids", "inputs", "inputs_embeds", "encoder_outputs")
 _DECODER_TEXT = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
@@ -105,8 +105,8 @@ def feature_images(
 
 def memory_images(memory: VisualMemory, *, prompt: VisualPrompt, config: MemVPConfig, device: torch.device) -> Images:
     """What a memory holds, on the batch's device, if it was made by the prompt's projector."""
-    present = prompt.projector_fingerprint()
-    if memory.projector != present:
+    present = prompt.projector_name()
+    if not is_same_projector(memory.projector, present):
         raise ValueError(
             f"this memory was made by projector {memory.projector}, the model now has {present}: "
             "encode the images again with this model."

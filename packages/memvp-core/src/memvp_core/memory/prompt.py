@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from memvp_core.config import Form, MemVPConfig
 from memvp_core.memory.entries import ReadParts, Scale
-from memvp_core.visual_memory import fingerprint
+from memvp_core.visual_memory import projector_name
 
 _ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 _KEY_POSITION_STD = 0.02
@@ -170,10 +170,10 @@ class VisualPrompt(nn.Module):
             return self.visual_scale.clone(), self.retrieval_scale.clone()
         return self.config.visual_scale, self.config.retrieval_scale
 
-    def projector_fingerprint(self) -> str:
-        """Names the projector's present weights."""
+    def projector_name(self) -> str:
+        """Names the projector's present weights, as `is_same_projector` compares them."""
         named = self.projector.named_parameters() if self.config.has_projector else ()
-        return fingerprint(dict(named))
+        return projector_name(dict(named))
 
 
 def any_parameter(module: nn.Module) -> nn.Parameter:
