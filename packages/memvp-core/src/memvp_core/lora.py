@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from memvp_core.files import is_elsewhere, read_tensors, write_json, write_tensors
+from memvp_core.offload import refuse_offloaded
 
 _PREFIX = "base_model.model."
 _CONFIG_FILE = "adapter_config.json"
@@ -28,6 +29,7 @@ def inject_lora(language_model: nn.Module, config: Any) -> None:
     """Put a `peft.LoraConfig` on the language model in place; what is trainable in it (norms) stays so."""
     if has_lora(language_model):
         raise ValueError("this language model has a LoRA already: load a fresh one, or leave add_lora out.")
+    refuse_offloaded(language_model, wanted="a new LoRA")
     from peft import inject_adapter_in_model
 
     on_meta = next(language_model.parameters()).device.type == "meta"

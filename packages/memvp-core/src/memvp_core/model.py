@@ -20,6 +20,7 @@ from memvp_core.memory.inputs import batch_of, check_encoder_runs, check_feature
 from memvp_core.memory.prompt import VisualPrompt, any_parameter
 from memvp_core.memory.reading import Reading
 from memvp_core.norms import TrainedNorms
+from memvp_core.offload import execution_device, refuse_offloaded
 from memvp_core.pretrained import AdapterFiles
 from memvp_core.saving import adapter_files
 from memvp_core.vision.tower import VisionTower
@@ -69,6 +70,8 @@ class MemVPModel(AdapterFiles, nn.Module):
     def _join(
         self, language_model: nn.Module, config: MemVPConfig, vision_tower: nn.Module | None, *, sites: list[FFNSite]
     ) -> None:
+        if config.train_layer_norms:
+            refuse_offloaded(language_model, wanted="train_layer_norms")
         if not lora.has_lora(language_model):
             language_model.requires_grad_(False)
         norms_in = language_prefix(language_model)
@@ -80,7 +83,7 @@ class MemVPModel(AdapterFiles, nn.Module):
             num_layers=len(sites),
             # 16-bit weights are too coarse to add small updates to.
             dtype=torch.promote_types(embedding.dtype, torch.float32),
-            device=embedding.device,
+            device=execution_device(_embedding_module(language_model)),
         )
         if vision_tower is not None and not isinstance(vision_tower, VisionTower):
             vision_tower = VisionTower(vision_tower)
@@ -328,5 +331,9 @@ def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
 
 
 def _embedding(language_model: nn.Module) -> Tensor:
+    return any_parameter(_embedding_module(language_model))
+
+
+def _embedding_module(language_model: nn.Module) -> nn.Module:
     model: Any = language_model
-    return any_parameter(model.get_input_embeddings())
+    return model.get_input_embeddings()
