@@ -51,6 +51,6 @@ def test_what_trains_beside_offloaded_weights_is_the_memory_alone(memvp, tmp_pat
     with pytest.raises(ValueError, match=r"a new LoRA needs .* offloaded those of 'model\.embed_tokens'"):
         model.add_lora(lora_config())
     base = on_cpu(tmp_path)
-    with pytest.raises(ValueError, match="train_layer_norms needs .* load the language model without offloading"):
+    with pytest.raises(ValueError, match=r"train_layer_norms needs .* load the language model without offloading"):
         memvp(base, train_layer_norms=True)
     memvp(base)

@@ -14,7 +14,9 @@ def execution_device(module: nn.Module) -> torch.device:
 
 def refuse_offloaded(model: nn.Module, *, wanted: str) -> None:
     """What would train among weights that are on the meta device between calls would get no values."""
-    for path, module in model.named_modules():
+    # torch leaves the items partly untyped.
+    untyped: Any = model
+    for path, module in untyped.named_modules():
         if any(getattr(hook, "offload", False) for hook in _hooks(module)):
             raise ValueError(
                 f"{wanted} needs weights that stay in their place, but accelerate has offloaded those of {path!r}: "

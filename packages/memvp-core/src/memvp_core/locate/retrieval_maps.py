@@ -16,6 +16,7 @@ from torch import Tensor
 from memvp_core.injection import FFNHook, Slot
 from memvp_core.locate.editing import mask_rows, rows_in_box, scale_rows
 from memvp_core.locate.maps import mean_over_layers, mean_over_tokens, on_grid
+from memvp_core.memory.precision import without_autocast
 from memvp_core.memory.prompt import VisualPrompt
 from memvp_core.memory.reading import checked_index
 from memvp_core.model import MemVPModel
@@ -144,7 +145,8 @@ def _activations(
     found = x.new_zeros(*x.shape[:2], keys.shape[1])
     for image in range(len(keys)):
         here = (token_index == image).to(x.device)
-        found[here] = activation(x[here] @ keys[image].mT)
+        with without_autocast(x.device.type):
+            found[here] = activation(x[here] @ keys[image].mT)
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from memvp_core.config import MemVPConfig, TargetStack
+from memvp_core.memory.precision import product_dtype
 from memvp_core.memory.prompt import VisualPrompt
 from memvp_core.memory.reading import Images, Reading, checked_index, make_generating_reading, make_reading
 from memvp_core.visual_memory import VisualMemory, is_same_projector
@@ -74,7 +75,7 @@ def read_inputs(
     is_generating: bool,
     is_training: bool,
 ) -> Reading:
-    """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model."""
+    """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model of a dtype."""
     if memory is not None and visual_features is not None:
         raise ValueError("give visual_features or memory, not both.")
     has_images = memory is not None or (visual_features is not None and len(visual_features) > 0)
@@ -86,6 +87,7 @@ def read_inputs(
     if index.ndim == 2 and config.target_stack == "both":
         raise ValueError('an image_index per token needs one stack to count in; target_stack is "both".')
     num_tokens = batch.shape[1]
+    dtype = product_dtype(dtype, device=prompt.device.type)
     if is_generating:
         return make_generating_reading(prompt, images, image_index=index, num_tokens=num_tokens, dtype=dtype)
     return make_reading(prompt, images, image_index=index, num_tokens=num_tokens, dtype=dtype, is_training=is_training)
