@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, dispatch_model
+from accelerate.utils import send_to_device
 
 from memvp_core import MemVPModel
+from memvp_core.memory.entries import Entries
 from tests.core.test_model import lora_config
 from tests.core.tiny_models import make_tiny
 
@@ -54,3 +56,34 @@ def test_what_trains_beside_offloaded_weights_is_the_memory_alone(memvp, tmp_pat
     with pytest.raises(ValueError, match=r"train_layer_norms needs .* load the language model without offloading"):
         memvp(base, train_layer_norms=True)
     memvp(base)
+
+
+def spread(base: Any) -> Any:
+    """All but the first layer on a second device, to which states move where they come to it, as device_map does it."""
+
+    def move(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return send_to_device(args, "meta"), send_to_device(kwargs, "meta")
+
+    for module in (*base.model.layers[1:], base.model.norm, base.lm_head):
+        module.to("meta").register_forward_pre_hook(move, with_kwargs=True)
+    return base
+
+
+@pytest.mark.parametrize("form", ["direct", "split", "factored"])
+@pytest.mark.parametrize("settings", [{}, {"learn_scales": True, "share_position_embedding": False}], ids=str)
+def test_layers_on_a_second_device_read_there(
+    memvp, batch, monkeypatch: pytest.MonkeyPatch, form: str, settings: dict[str, Any]
+) -> None:
+    """Its numbers are unknown here: torch refuses to compute with tensors of two devices, be it a meta device."""
+    moves: list[torch.device] = []
+    move = Entries.to
+    monkeypatch.setattr(Entries, "to", lambda self, device: moves.append(device) or move(self, device))
+    base = spread(make_tiny(num_hidden_layers=4))
+    model = memvp(base, form=form, no_image="base", padded_rows="masked", **settings)
+    ids, features = batch()
+    for index in (torch.tensor([1, -1, 0, 1]), torch.tensor([[0, 0, 1, 1, 2, -1]] * 4)):
+        moves.clear()
+        out = model(ids, visual_features=features, image_index=index).logits
+        assert out.device.type == "meta"
+        # Once for three layers.
+        assert moves == [torch.device("meta")]

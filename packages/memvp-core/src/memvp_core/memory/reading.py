@@ -1,6 +1,6 @@
 """A Reading is all that the layers need to know during one call: which tokens see which image, and its rows."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -54,6 +54,17 @@ class Reading:
     decoding: "Reading | None" = None
     """What a single new token reads: the image of the last one, in the form that suits one token."""
 
+    _elsewhere: dict[torch.device, "Reading"] = field(default_factory=dict[torch.device, "Reading"], init=False)
+
+    def on(self, device: torch.device) -> "Reading":
+        """The same for layers on another device, to which it is moved once for all of them."""
+        if self.entries.device == device:
+            return self
+        if device not in self._elsewhere:
+            entries, arrangement = self.entries.to(device), self.arrangement.to(device)
+            self._elsewhere[device] = replace(self, entries=entries, arrangement=arrangement)
+        return self._elsewhere[device]
+
     def retrieve(self, x: Tensor, *, layer: int, activation: Activation) -> Tensor:
         """What x (B, T, D) retrieves in a layer, counted over the layers with memory."""
         num_new = 0 if self.decoding is None else self._num_new(x)
@@ -63,10 +74,11 @@ class Reading:
                 return new
             prompt = self.retrieve(x[:, :-num_new], layer=layer, activation=activation)
             return torch.cat([prompt, new], dim=1)
+        here = self.on(x.device)
         found = read_form(
-            x.to(self.entries.dtype),
-            entries=self.entries.of_layer(layer),
-            arrangement=self.arrangement_of(x),
+            x.to(here.entries.dtype),
+            entries=here.entries.of_layer(layer),
+            arrangement=here.arrangement_of(x),
             activation=activation,
             dropout=self.dropout,
             form=self.form,
