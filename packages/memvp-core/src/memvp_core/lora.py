@@ -25,6 +25,16 @@ def has_lora(language_model: nn.Module) -> bool:
     return bool(getattr(language_model, "peft_config", None))
 
 
+def refuse_prompts(language_model: nn.Module) -> None:
+    """Prompt tuning and its kind, which no switch of a layer's takes away and no adapter folder brings back."""
+    if has_lora(language_model) and not _lora_layers(language_model):
+        kind = _kind(_config(language_model))
+        raise ValueError(
+            f"this PeftModel is a {kind}, which adapts no layer but puts states of its own beside the text's: a memory "
+            "goes with LoRA and PEFT's other methods for layers, or with the language model alone."
+        )
+
+
 def inject_lora(language_model: nn.Module, config: Any) -> None:
     """Put a `peft.LoraConfig` on the language model in place; what is trainable in it (norms) stays so."""
     if has_lora(language_model):
@@ -91,9 +101,21 @@ def save_lora(language_model: nn.Module, folder: Path, *, tensors: Mapping[str, 
         adapter_name=name,
         save_embedding_layers=False,
     )
-    named = {key if key.startswith(_PREFIX) else _PREFIX + key: value for key, value in state.items()}
-    write_tensors(folder / _WEIGHTS_FILE, named, metadata={"format": "pt"})
+    named = state if _is_wrapped(language_model) else {_PREFIX + key: value for key, value in state.items()}
+    write_tensors(folder / _WEIGHTS_FILE, _apart(named), metadata={"format": "pt"})
     write_json(folder / _CONFIG_FILE, json.loads(json.dumps(config.to_dict(), default=_plain)))
+
+
+def _is_wrapped(language_model: nn.Module) -> bool:
+    from peft import PeftModel
+
+    return isinstance(language_model, PeftModel)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What several layers share (RandLoRA's matrices) is written for each, as PEFT does."""
+    owners = Counter(value.data_ptr() for value in tensors.values())
+    return {name: value.clone() if owners[value.data_ptr()] > 1 else value for name, value in tensors.items()}
 
 
 def _name(language_model: nn.Module) -> str:
@@ -113,6 +135,11 @@ def _config(language_model: nn.Module) -> Any:
     return configs[_name(language_model)]
 
 
+def _kind(config: Any) -> str:
+    """LoraConfig -> Lora."""
+    return type(config).__name__.removesuffix("Config")
+
+
 def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set) else str(value)
 
@@ -122,8 +149,24 @@ def load_lora(language_model: nn.Module, folder: Path) -> None:
     from peft import LoraConfig
 
     tensors, _ = read_tensors(folder / _WEIGHTS_FILE)  # before the model is changed: the file may be damaged
-    inject_lora(language_model, LoraConfig.from_pretrained(str(folder)))
+    config = LoraConfig.from_pretrained(str(folder))
+    if _needs_wrapper(config, tensors):
+        raise ValueError(
+            f"the {_kind(config)} in {folder} lies partly in PEFT's wrapper, outside the language model's layers: "
+            "give the language model as get_peft_model(language_model, "
+            f"PeftConfig.from_pretrained({str(folder)!r}))."
+        )
+    inject_lora(language_model, config)
     _fill(language_model, tensors, folder=folder)
+
+
+def _needs_wrapper(config: Any, tensors: Mapping[str, Tensor]) -> bool:
+    """VeRA and its kind share tensors between layers."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    # Older PEFT does not say.
+    is_shared = getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type), "uses_shared_state", False)
+    return is_shared or any(not name.startswith(_PREFIX) for name in tensors)
 
 
 def fill_lora(language_model: nn.Module, folder: Path) -> None:
@@ -133,9 +176,9 @@ def fill_lora(language_model: nn.Module, folder: Path) -> None:
 
 
 def _fill(language_model: nn.Module, tensors: Mapping[str, Tensor], *, folder: Path) -> None:
-    from peft import PeftModel, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
 
-    if not isinstance(language_model, PeftModel):
+    if not _is_wrapped(language_model):
         # Newer PEFT would do this itself.
         tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
     result = set_peft_model_state_dict(language_model, dict(tensors), adapter_name=_name(language_model))
@@ -151,9 +194,8 @@ def is_lora_folder(folder: Path) -> bool:
 def merge_lora(language_model: nn.Module) -> nn.Module:
     """Fold the LoRA into the weights, in place, with PEFT's layers; gives the model without PEFT's wrapper."""
     _check_mergeable(language_model)
-    from peft import PeftModel
-
-    base: Any = language_model.get_base_model() if isinstance(language_model, PeftModel) else language_model
+    model: Any = language_model
+    base = model.get_base_model() if _is_wrapped(language_model) else model
     for path, layer in list(base.named_modules()):
         plain = _merged(layer)
         if plain is not None:

@@ -56,6 +56,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         """Language model and tower are changed in place (hooks, requires_grad) until `unload`."""
         super().__init__()
         refuse_second_memory(language_model)
+        lora.refuse_prompts(language_model)
         found = find_sites(language_model, target=config.target_stack) if sites is None else sites
         sites = choose_layers(found, layers=config.layers_to_transform)
         self.memvp_config = config
