@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from memvp_core.locate import retrieval_map
 from tests.core.tiny_models import make_tiny
 
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -69,3 +70,17 @@ def test_images_for_an_encoder_that_does_not_run_are_refused(name: str, memvp, b
                 call(encoder_outputs=states, **images)
     target = {"decoder_input_ids": ids[:, :4]}
     assert model(encoder_outputs=states, **target, visual_features=features[:0]).logits.shape[:2] == (4, 4)
+
+
+@NAMES
+def test_maps_of_the_decoder_take_an_index_of_its_tokens(name: str, memvp, batch) -> None:
+    model = memvp(make_tiny(name), target_stack="decoder", layers_to_transform=[0])
+    ids, features = batch(batch=1)
+    seen = {"input_ids": ids, "memory": model.encode(features), "decoder_input_ids": ids[:, :4]}
+    found = retrieval_map(model, **seen, image_index=torch.tensor([[1, -1, 0, 1]]))
+    assert found.shape[:3] == (1, 1, 4)
+    # Before the only layer with a memory no token knows of images.
+    for token, image in ((0, 1), (2, 0), (3, 1)):
+        alone = retrieval_map(model, **seen, image_index=torch.tensor([image]))
+        torch.testing.assert_close(found[:, :, token], alone[:, :, token], **CLOSE)
+    assert not found[:, :, 1].any()

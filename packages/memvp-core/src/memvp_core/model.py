@@ -115,9 +115,9 @@ class MemVPModel(AdapterFiles, nn.Module):
         kwargs |= {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         if self._is_disabled:
             return self.language_model(**kwargs)
-        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self._stack)
+        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self.memory_stack)
         reading = _uncompiled(self._reading)(
-            batch_of(kwargs, stack=self._stack),
+            batch_of(kwargs, stack=self.memory_stack),
             visual_features=self._features(visual_features, pixel_values, memory),
             row_images=row_images,
             memory=memory,
@@ -147,7 +147,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         kwargs |= {} if input_ids is None else {"input_ids": input_ids}
         if self._is_disabled:
             return language_model.generate(**kwargs)
-        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self._stack)
+        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self.memory_stack)
         reading = _uncompiled(self._reading)(
             batch_of(kwargs, stack=None),
             visual_features=self._features(visual_features, pixel_values, memory),
@@ -156,7 +156,7 @@ class MemVPModel(AdapterFiles, nn.Module):
             image_index=image_index,
             is_generating=True,
         )
-        check_order(reading, kwargs, own=getattr(self, "generation_config", None), stack=self._stack)
+        check_order(reading, kwargs, own=getattr(self, "generation_config", None), stack=self.memory_stack)
         with self._injection.reading(reading):
             return language_model.generate(**kwargs)
 
@@ -197,7 +197,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         return _embedding(self.language_model).dtype
 
     @property
-    def _stack(self) -> TargetStack | None:
+    def memory_stack(self) -> TargetStack | None:
         """Which stack of an encoder-decoder has the memory; None in other models."""
         if not getattr(self.config, "is_encoder_decoder", False):
             return None
