@@ -6,6 +6,8 @@ import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from memvp_core import get_memvp_model
+from memvp_core.backbones import find_sites
 from memvp_core.locate import retrieval_map
 from tests.core.tiny_models import make_tiny
 
@@ -70,6 +72,9 @@ def test_images_for_an_encoder_that_does_not_run_are_refused(name: str, memvp, b
                 call(encoder_outputs=states, **images)
     target = {"decoder_input_ids": ids[:, :4]}
     assert model(encoder_outputs=states, **target, visual_features=features[:0]).logits.shape[:2] == (4, 4)
+    sites = find_sites(make_tiny(name), target="decoder")
+    by_hand = get_memvp_model(make_tiny(name), model.memvp_config, sites=sites)
+    assert by_hand(encoder_outputs=states, **target, visual_features=features).logits.shape[:2] == (4, 4)
 
 
 @NAMES

@@ -141,7 +141,9 @@ class MemVPModel(AdapterFiles, nn.Module):
     ) -> Any:
         """The language model's own `generate`; images as in `forward`, new tokens read the image of the last one.
 
-        The text may also come as `inputs_embeds`, or as `inputs`, the first argument's name there.
+        The text may also come as `inputs_embeds`, or as `inputs`, the first argument's name there. An index per token
+        is refused where the layers do not see the whole prompt at once (chunked prefill, assistants, decoders with a
+        text of their own).
         """
         language_model: Any = self.language_model
         kwargs |= {} if input_ids is None else {"input_ids": input_ids}
@@ -201,7 +203,9 @@ class MemVPModel(AdapterFiles, nn.Module):
         """Which stack of an encoder-decoder has the memory; None in other models."""
         if not getattr(self.config, "is_encoder_decoder", False):
             return None
-        return "encoder" if self.memvp_config.target_stack == "auto" else self.memvp_config.target_stack
+        paths = [site.first.split(".") for site in self._injection.sites]
+        in_encoder, in_decoder = (any(stack in path for path in paths) for stack in ("encoder", "decoder"))
+        return "both" if in_encoder and in_decoder else "decoder" if in_decoder else "encoder"
 
     @property
     def injection(self) -> Injection:
