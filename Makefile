@@ -67,9 +67,10 @@ check: $(STAMP) ## formatting, lint, types, and who imports whom
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## let ruff mend formatting and what it safely can
+format: $(STAMP) ## let ruff mend formatting and what it safely can, and draw the picture of the folders again
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python docs/draw_folders.py
 
 bench: bench-core bench-forms bench-paper-shapes ## run the measurements of memvp-core (minutes; results in benchmarks/results/)
 

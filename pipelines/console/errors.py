@@ -8,7 +8,7 @@ from pipelines.console.redaction import redacted
 
 # A ValueError raised by a line of these packages was written for the user. One raised deeper, inside a library, was
 # not: then the traceback is what helps.
-_OUR_PACKAGES = ("memvp_core", "memvp_data", "memvp_train", "pipelines")
+OUR_PACKAGES = ("memvp_core", "memvp_data", "memvp_train", "pipelines")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -33,7 +33,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_ours(error: BaseException) -> bool:
-    if type(error).__module__.split(".")[0] in _OUR_PACKAGES:
+    if type(error).__module__.split(".")[0] in OUR_PACKAGES:
         return True
     frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] in _OUR_PACKAGES
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] in OUR_PACKAGES

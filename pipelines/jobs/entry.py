@@ -72,17 +72,19 @@ def _run(kind: JobKind, arguments: list[str]) -> None:
     from rich.console import Console
 
     from memvp_train.launch.cores import spin_briefly
+    from pipelines.console.warning_lines import warning_lines
 
     if config.launch.num_workers == 0:
         spin_briefly()
     console = Console()
     # Logs have no width of their own; rich would fold the results table at 80 columns.
     console = console if console.is_terminal else Console(width=160)
-    if options.dry_run:
-        from pipelines.jobs.dry_run import describe_job
+    with warning_lines(console):
+        if options.dry_run:
+            from pipelines.jobs.dry_run import describe_job
 
-        describe_job(kind, config, options=options, storage=storage, console=console)
-    else:
-        from pipelines.jobs.run import run_job
+            describe_job(kind, config, options=options, storage=storage, console=console)
+        else:
+            from pipelines.jobs.run import run_job
 
-        run_job(kind, config, options=options, storage=storage, console=console)
+            run_job(kind, config, options=options, storage=storage, console=console)

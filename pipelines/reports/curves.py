@@ -47,9 +47,14 @@ class Chart:
 CHARTS = (
     Chart(
         "loss",
-        "Loss per label token at each optimiser step, and where training watches a validation set, its loss.",
+        "Loss per label token at each optimiser step, and where training watches a validation set, its loss. The "
+        "single point is the first batch before training, without the memory.",
         "loss per label token",
-        (Curve("loss", "training", smoothed=True), Curve("validation_loss", "validation")),
+        (
+            Curve("loss", "training", smoothed=True),
+            Curve("validation_loss", "validation"),
+            Curve("loss_without_memory", "before, without memory"),
+        ),
     ),
     Chart(
         "validation_accuracy",

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from memvp_data.answers import with_best_answer
+from memvp_data.datasets.contents import Contents
 from memvp_data.images import image_records
 from memvp_data.samples import Sample, read_image_ids, write_samples
 from memvp_data.shards import Manifest, write_shards
@@ -26,12 +27,12 @@ def build_shards(context: StepContext) -> StepOutcome:
     benchmark = context.about.get("benchmark", "")
     source = source_of(context.config, benchmark)
     roots: dict[str, Path] = {}
-    blind: dict[str, int] = {}
-    counts = {
-        name: _write_table(context, name, part=part, roots=roots, blind=blind)
+    contents = {
+        name: _write_table(context, name, part=part, roots=roots)
         for name, part in source.parts(_root(context, source)).items()
     }
-    told = {"says": [_shares(counts, blind)]}
+    counts = {name: one.samples for name, one in contents.items()}
+    told = {"says": list(_said(contents))}
     outputs = tuple(samples_path(context.folder, name) for name in counts)
     if has_video(context.config, benchmark):
         return StepOutcome(outputs, {"samples": counts, "images": len(roots), **told})
@@ -56,35 +57,35 @@ def _root(context: StepContext, source: Source) -> Path:
     return folder
 
 
-def _shares(counts: dict[str, int], blind: dict[str, int]) -> str:
-    """How many samples there are, and how many of them have no image."""
-    shares = (f"{name} {count:,} ({blind[name] / count:.0%})" for name, count in counts.items())
-    return f"samples (share without an image): {', '.join(shares)}"
+def _said(contents: dict[str, Contents]) -> Iterator[str]:
+    """How many samples there are, how many of them have no image, and what is odd."""
+    shares = (f"{name} {one.samples:,} ({one.without_image / one.samples:.0%})" for name, one in contents.items())
+    yield f"samples (share without an image): {', '.join(shares)}"
+    yield from (f"look at the samples of {name}: {odd}" for name, one in contents.items() if (odd := one.oddities()))
 
 
-def _write_table(context: StepContext, name: str, *, part: Part, roots: dict[str, Path], blind: dict[str, int]) -> int:
-    """Returns the number of samples; notes those without an image in `blind`."""
+def _write_table(context: StepContext, name: str, *, part: Part, roots: dict[str, Path]) -> Contents:
+    """Returns what was written; notes where each image lies in `roots`."""
     path = samples_path(context.folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Training is watched on the loss of the right answers; readers put them beside the questions of a test split.
     samples = map(with_best_answer, part.samples) if name == "validation" else part.samples
-    blind[name] = 0
-    count = write_samples(path, _noting_images(samples, images=part.images, roots=roots, name=name, blind=blind))
-    if count == 0:
+    contents = Contents()
+    write_samples(path, contents.watched(_noting_images(samples, images=part.images, roots=roots, name=name)))
+    if contents.samples == 0:
         raise ValueError(f"the official file of data.{name} holds no records; a step over nothing would learn nothing")
-    if part.images is not None and blind[name] == count:
+    if part.images is not None and contents.without_image == contents.samples:
         raise ValueError(
-            f"data.{name} has the image folder {part.images}, but none of its {count:,} records names an image; "
-            "correct the records, or leave the folder out for text alone"
+            f"data.{name} has the image folder {part.images}, but none of its {contents.samples:,} records names an "
+            "image; correct the records, or leave the folder out for text alone"
         )
-    return count
+    return contents
 
 
 def _noting_images(
-    samples: Iterable[Sample], *, images: Path | None, roots: dict[str, Path], name: str, blind: dict[str, int]
+    samples: Iterable[Sample], *, images: Path | None, roots: dict[str, Path], name: str
 ) -> Iterator[Sample]:
     for sample in samples:
-        blind[name] += not sample.image_ids
         if sample.image_ids and images is None:
             raise ValueError(f"question {sample.id!r} names an image, but data.test.{name}.images is not set")
         for image_id in sample.image_ids:

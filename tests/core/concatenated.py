@@ -54,7 +54,8 @@ def _rows(model: MemVPModel, prompt: Any, projected: Tensor | None, *, layer: in
         )
         for positions in (prompt.key_positions, prompt.value_positions)
     )
-    return keys, retrieval_scale * values
+    gate = prompt.retrieval_gates[layer] if config.retrieval_gate else 1
+    return keys, retrieval_scale * gate * values
 
 
 def _write(base: Any, path: str, *, keys: Tensor, values: Tensor) -> None:

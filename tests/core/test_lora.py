@@ -81,6 +81,21 @@ def test_memory_stays_beside_ffns_that_train_whole(memvp, llama, batch, tmp_path
     torch.testing.assert_close(answer(model, ids, features), wanted, **CLOSE)
 
 
+def test_peft_may_put_a_copy_where_the_memory_hangs(memvp, llama, batch) -> None:
+    """Through PEFT's own `add_adapter`, of which we hear nothing."""
+    from peft import get_peft_model
+
+    ids, features = batch(images=4)
+    peft_model = get_peft_model(llama(), lora_config(init_lora_weights=True))
+    model = memvp(peft_model).eval()
+    wanted = answer(model, ids, features)
+    peft_model.add_adapter("second", lora_config(modules_to_save=["mlp"], init_lora_weights=True))
+    peft_model.set_adapter("second")
+    torch.testing.assert_close(answer(model, ids, features), wanted, rtol=0, atol=0)
+    assert not torch.allclose(answer(model, ids, None), wanted)
+    memvp(model.unload())
+
+
 def test_ffns_that_train_whole_are_switched_off_too(memvp, llama, batch) -> None:
     ids, features = batch(images=4)
     base = llama().requires_grad_(False)

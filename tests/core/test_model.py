@@ -51,6 +51,7 @@ def expected_logits(model: Any, oracle: Any, ids: Tensor, features: Tensor, inde
         {"share_position_embedding": False, "form": "direct"},
         {"share_position_embedding": False, "form": "split"},
         {"learn_scales": True},
+        {"retrieval_gate": True},
         {"layers_to_transform": [1], "projector_hidden_sizes": [], "projector_bias": False},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
@@ -65,7 +66,7 @@ def test_logits_equal_the_concatenated_model(memvp, oracle, batch, settings: dic
 
 @pytest.mark.parametrize("form", ["direct", "split", "factored"])
 def test_every_gradient_equals_the_concatenated_model(memvp, oracle, batch, form: str) -> None:
-    model = memvp(form=form, learn_scales=True)
+    model = memvp(form=form, learn_scales=True, retrieval_gate=True)
     ids, features = batch(batch=1, images=1)
     model(ids, labels=ids, visual_features=features).loss.backward()
     concatenated = oracle(model, features[0])

@@ -16,6 +16,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "no_visual_rows": {"insert_in": "none"},
     "no_bias": {"projector_bias": False},
     "learned_scales_and_two_images": {"learn_scales": True, "num_images": 2},
+    "gates": {"retrieval_gate": True, "learn_scales": True},
 }
 
 

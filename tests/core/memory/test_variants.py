@@ -29,6 +29,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "masked_padding": {"padded_rows": "masked"},
     "image_free_is_base": {"no_image": "base"},
     "learned_scales": {"learn_scales": True},
+    "gated": {"retrieval_gate": True},
+    "gated_and_learned_scales": {"retrieval_gate": True, "learn_scales": True},
+    "some_layers_gated": {"layers_to_transform": (1,), "retrieval_gate": True, "retrieval_scale": 1.0},
     "some_layers": {"layers_to_transform": (1,)},
     "two_images": {"num_images": 2},
     "all_at_once": {"num_images": 2, "position_mode": "concat", "no_image": "base", "share_position_embedding": False},
@@ -44,11 +47,13 @@ def looped(model: Any, ids: Tensor, features: Tensor, index: list[int], row_imag
         handles = []
         for number, site in enumerate(model.injection.sites):
             keys, values, live = slots(prompt, config, features, row_images, image=image, layer=number)
+            gate = prompt.retrieval_gates[number] if config.retrieval_gate else 1
+            s = gate * scale(config.retrieval_scale, prompt, "retrieval_scale")
 
-            def add(ffn: Any, args: tuple[Tensor, ...], output: Tensor, rows: Any = (keys, values, live)) -> Tensor:
+            def add(ffn: Any, args: tuple[Tensor, ...], output: Tensor, rows: Any = (keys, values, live, s)) -> Tensor:
                 keys, values = (part[rows[2]] for part in rows[:2])
                 found = [retrieval(x, keys=keys, values=values, activation=ffn.act_fn) for x in args[0][0]]
-                return output + scale(config.retrieval_scale, prompt, "retrieval_scale") * torch.stack(found)[None]
+                return output + rows[3] * torch.stack(found)[None]
 
             handles.append(language_model.get_submodule(site.last).register_forward_hook(add))
         with model.disable_adapter():

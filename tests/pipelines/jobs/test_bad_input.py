@@ -106,6 +106,18 @@ def test_the_share_without_an_image_is_said(job: Job) -> None:
     assert "samples (share without an image): stage1 8 (0%), stage2 9 (11%), image 8 (0%)" in out
 
 
+def test_blank_and_repeated_samples_are_said(job: Job) -> None:
+    talks = json.loads((job.root / "talks.json").read_text())
+    talks.append({**talks[0], "id": "again"})
+    talks.append(
+        {**talks[1], "id": "blank", "conversations": [talks[1]["conversations"][0], {"from": "gpt", "value": " "}]}
+    )
+    (job.root / "talks.json").write_text(json.dumps(talks))
+    code, out, _ = job.run("--until=build_shards")
+    assert code == 0
+    assert "look at the samples of stage2: 1 with a blank answer to learn, 1 there again under another id" in out
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -207,7 +207,8 @@ def _check_fp16(tiny: Any, out: Path, *, ranks: Path, sums_in_fp32: bool) -> Non
     assert state.numbers["loss_scale"] == 2.0 ** (16 - skipped)
     if not sums_in_fp32:
         # Else fewer steps overflow; so it is the same run but for rounding.
-        assert state.numbers == _last(out).numbers
+        # The losses before the first step are rounded by each engine in its own order.
+        assert state.numbers == pytest.approx(_last(out).numbers, rel=1e-3)
         assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in here], rel=1e-3)
 
 

@@ -43,7 +43,12 @@ def test_all_groups_follow_the_schedule_from_their_own_peak() -> None:
 
 def _model() -> MemVPModel:
     """Everything that can train, at once: a projector, positions, scales, a LoRA, norms and adapters in the tower."""
-    settings: dict[str, Any] = {"learn_scales": True, "num_images": 2, "train_layer_norms": True}
+    settings: dict[str, Any] = {
+        "learn_scales": True,
+        "retrieval_gate": True,
+        "num_images": 2,
+        "train_layer_norms": True,
+    }
     sizes: dict[str, Any] = {
         "hidden_size": 16,
         "intermediate_size": 24,
@@ -62,7 +67,7 @@ def test_every_trained_parameter_of_a_model_has_its_group() -> None:
     for name in _model().trainable_state():
         names.setdefault(group_of(name), set()).add(name)
     assert names.keys() == {field.name for field in fields(ParameterGroups)}
-    assert names["scales"] == {"prompt.visual_scale", "prompt.retrieval_scale"}
+    assert names["scales"] == {"prompt.visual_scale", "prompt.retrieval_scale", "prompt.retrieval_gates"}
     assert names["positions"] == {"prompt.key_positions", "prompt.value_positions", "prompt.image_embedding"}
     assert all("lora_" in name for name in names["lora"])
     assert all("norm" in name for name in names["norms"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_core import MemVPModel
+from memvp_core import MemVPConfig, MemVPModel
 from memvp_data.samples import Sample, SampleError, Turn, read_samples, write_samples
 from memvp_train.checkpoints.lease import LeaseError
 from memvp_train.checkpoints.quarantine import quarantined
@@ -25,10 +25,16 @@ from memvp_train.config import (
 )
 from memvp_train.models.language import ModelError, build_language_model
 from memvp_train.training.metrics_log import read_metrics
+from memvp_train.training.plan import WorkerPlan
 from memvp_train.training.result import RESULT_FILE, StageResult
 from memvp_train.training.stage import run_stage
+from tests.train.plans import plan_of
 
 HERE = LaunchConfig(num_workers=0)
+
+
+def plan_config(plan: WorkerPlan) -> MemVPConfig:
+    return MemVPConfig.from_dict(plan.run.memvp)
 
 
 def _adapter(tiny: Any, path: str) -> MemVPModel:
@@ -51,12 +57,41 @@ def test_adapter_holds_the_weights_of_the_last_checkpoint(tiny: Any, tmp_path: P
     assert result.num_samples == 24
 
 
+def test_adapter_knows_its_language_model_by_weights_and_by_the_name_given(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny.folder)
+    run = tiny.run(tmp_path, lora=LoraSettings(rank=2))
+    run = replace(run, language=replace(run.language, path="language"))
+    path = Path(run_stage(run, HERE).adapter_path)
+    saved, lora = (
+        json.loads((path / name).read_text()) for name in ("adapter_config.json", "lora/adapter_config.json")
+    )
+    assert saved["base_model_name_or_path"] == lora["base_model_name_or_path"] == "language"
+    assert saved["base_model"] == _adapter(tiny, str(path)).base_description()
+    stranger = build_language_model(replace(tiny.language, random_init=True, seed=5))
+    with pytest.warns(
+        UserWarning, match=r"trained on other weights than this language model's .*it was trained on \(lan"
+    ):
+        MemVPModel.from_pretrained(stranger, path)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_ranks_note_the_language_model_once_whole(tiny: Any, tmp_path: Path, zero_stage: int) -> None:
+    plan = plan_of(tiny.run(tmp_path, num_steps=1), LaunchConfig(num_workers=2, zero_stage=zero_stage))
+    tiny.train_ranks(plan, num_ranks=2)
+    noted = json.loads((tmp_path / "base_model.json").read_text())
+    assert noted["weights"] is not None
+    assert noted == MemVPModel(build_language_model(tiny.language), plan_config(plan)).base_description()
+
+
 def test_steps_are_handed_on_once_and_in_order(tiny: Any, tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
     result = run_stage(tiny.run(tmp_path), HERE, on_step=rows.append)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1]["loss"] == result.final_loss
-    assert set(rows[0]) == {
+    assert set(rows[0]) - set(rows[1]) == {"loss_with_memory", "loss_without_memory"}
+    assert set(rows[1]) == {
         "step",
         "loss",
         "learning_rate",

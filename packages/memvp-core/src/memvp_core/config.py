@@ -18,6 +18,8 @@ Form = Literal["direct", "split", "factored", "reference"]
 FormChoice = Literal["auto", "direct", "split", "factored", "reference"]
 
 _FORMER_NAMES = {"method": "form"}
+# Settings that came later, with what older files mean by leaving them out.
+_LATER = {"retrieval_gate": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +35,14 @@ class MemVPConfig:
     visual_scale: float = 0.01
     """Factor on the projected image rows (lambda); its start value when `learn_scales`."""
 
-    retrieval_scale: float = 0.1
-    """Factor on what the memory returns (s); its start value when `learn_scales`."""
+    retrieval_scale: float | Literal["auto"] = 0.1
+    """Factor on what the memory returns (s); its start value when `learn_scales`. "auto": found before training."""
 
     learn_scales: bool = False
     """Train both scales."""
+
+    retrieval_gate: bool = False
+    """A learned factor on s for each layer with memory, 0 at first: training starts from the base model."""
 
     projector_hidden_sizes: tuple[int, ...] = (128,)
     """Widths of the projector's hidden layers; () makes it one linear layer."""
@@ -90,7 +95,8 @@ class MemVPConfig:
         self._check_numbers()
         self._check_choices()
         object.__setattr__(self, "visual_scale", float(self.visual_scale))
-        object.__setattr__(self, "retrieval_scale", float(self.retrieval_scale))
+        if self.retrieval_scale != "auto":
+            object.__setattr__(self, "retrieval_scale", float(self.retrieval_scale))
 
     def _check_sizes(self) -> None:
         for name in ("vision_hidden_size", "num_slots", "num_images"):
@@ -106,11 +112,15 @@ class MemVPConfig:
     def _check_numbers(self) -> None:
         for name in ("visual_scale", "retrieval_scale"):
             value = getattr(self, name)
+            if name == "retrieval_scale" and value == "auto":
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-                raise ValueError(f"{name} must be a finite number, got {value!r}.")
+                words = ' or "auto"' if name == "retrieval_scale" else ""
+                raise ValueError(f"{name} must be a finite number{words}, got {value!r}.")
         if not 0.0 <= self.memory_dropout < 1.0:
             raise ValueError(f"memory_dropout must be at least 0 and below 1, got {self.memory_dropout!r}.")
-        for name in ("learn_scales", "projector_bias", "share_position_embedding", "train_layer_norms"):
+        switches = ("learn_scales", "retrieval_gate", "projector_bias", "share_position_embedding", "train_layer_norms")
+        for name in switches:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}.")
 
@@ -128,6 +138,20 @@ class MemVPConfig:
             if getattr(self, name) not in get_args(allowed):
                 options = ", ".join(get_args(allowed))
                 raise ValueError(f"{name} must be one of {options}; got {getattr(self, name)!r}.")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.retrieval_scale == "auto" and (self.learn_scales or self.retrieval_gate):
+            other = "learn_scales" if self.learn_scales else "retrieval_gate"
+            raise ValueError(
+                f'retrieval_scale "auto" finds one fixed number before training, and {other} learns it: '
+                "take one of the two."
+            )
+        if self.retrieval_gate and self.insert_in in ("keys", "none"):
+            raise ValueError(
+                f"retrieval_gate with insert_in {self.insert_in!r} would never train: gates and values would both "
+                'begin at 0 and each has no gradient without the other; use "both" or "values", or no gate.'
+            )
         if self.position_mode == "concat" and self.padded_rows == "masked":
             raise ValueError(
                 'padded_rows "masked" has no meaning with position_mode "concat", where no row is padded: '
@@ -177,7 +201,8 @@ class MemVPConfig:
         """Trainable numbers of the memory (projector, positions, scales) in a model of this width and depth."""
         hooked = num_layers if self.layers_to_transform is None else len(self.layers_to_transform)
         positions = 2 * self.num_slots * hidden_size * (1 if self.share_position_embedding else hooked)
-        return self._num_projector_parameters(hidden_size) + positions + 2 * self.learn_scales
+        scales = 2 * self.learn_scales + hooked * self.retrieval_gate
+        return self._num_projector_parameters(hidden_size) + positions + scales
 
     def _num_projector_parameters(self, hidden_size: int) -> int:
         if not self.has_projector:
@@ -188,8 +213,8 @@ class MemVPConfig:
 
 
 def present_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a memory as saved once, under the names that they have now."""
-    return {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
+    """Settings of a memory as saved once, under the names that they have now, with those that there were not then."""
+    return _LATER | {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def _check_positive_integer(value: object, *, name: str) -> None:

@@ -6,7 +6,7 @@ as arguments of every checkpoint, and the slot is filled again around the second
 """
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import attrgetter
@@ -156,16 +156,26 @@ def refuse_reentrant(settings: dict[str, Any]) -> None:
 
 def refuse_second_memory(model: nn.Module) -> None:
     """Two memories would share the layers, and only one could go along into their recomputation."""
-    prefix = language_prefix(model)
-    # torch leaves the items partly untyped.
-    untyped: Any = model
-    for path, module in untyped.named_modules():
-        # A vision tower beside the language model may have adapters of its own.
-        if path.startswith(prefix) and any(_is_ours(hook) for hook in module._forward_hooks.values()):
+    for path, module in _language_modules(model):
+        if any(_is_ours(hook) for hook in module._forward_hooks.values()):
             raise ValueError(
                 f"this {type(model).__name__} has a memory already (at {path}), and a second one would read through "
                 "the same layers: call unload() on the first MemVPModel or VisionTower, or load the model again."
             )
+
+
+def _language_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Without a vision tower beside the language model, which may have adapters of its own."""
+    prefix = language_prefix(model)
+    # torch leaves the items partly untyped.
+    untyped: Any = model
+    yield from ((path, module) for path, module in untyped.named_modules() if path.startswith(prefix))
+
+
+def _delete_our_hooks(module: Any) -> None:
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for key in [key for key, hook in hooks.items() if _is_ours(hook)]:
+            del hooks[key]
 
 
 def _is_ours(hook: Any) -> bool:
@@ -183,6 +193,7 @@ class Injection:
         self.slot = Slot()
         self._model = model
         self._activation = activation
+        self._factor = 1.0
         self._handles: list[RemovableHandle] = []
         self._checkpointed: list[nn.Module] = []
         try:
@@ -196,6 +207,8 @@ class Injection:
             phi = self._activation or attrgetter(site.activation)(self._model)
             hook = FFNHook(self.slot, layer=number, activation=phi)
             self._handles += hook.attach(self._model, site)
+        paths = {path for site in self.sites for path in (site.first, site.last)}
+        self._hooked = {path: self._model.get_submodule(path) for path in paths}
         self._checkpointed = [module for module in self._model.modules() if hasattr(module, "gradient_checkpointing")]
 
     @contextmanager
@@ -210,9 +223,26 @@ class Injection:
     @contextmanager
     def reading(self, reading: Reading) -> Generator[None]:
         """Let the layers read during a block."""
+        self._follow_replacements()
         self._wrap_checkpoints()
-        with self.slot.bound(reading):
+        with self.slot.bound(reading if self._factor == 1.0 else reading.scaled(self._factor)):
             yield
+
+    @contextmanager
+    def scaled(self, factor: float) -> Generator[None]:
+        """Multiply what every layer retrieves during a block, for all threads: 0 is the model without its memory."""
+        before, self._factor = self._factor, factor
+        try:
+            yield
+        finally:
+            self._factor = before
+
+    def _follow_replacements(self) -> None:
+        """Hook what stands at the sites now: PEFT's `add_adapter` may have put a copy there, whose hooks are dead."""
+        if any(self._model.get_submodule(path) is not module for path, module in self._hooked.items()):
+            with self.taken_out():
+                for _, module in _language_modules(self._model):
+                    _delete_our_hooks(module)
 
     def _wrap_checkpoints(self) -> None:
         """Before every call, since checkpointing can be switched on at any time and by anyone."""

@@ -6,6 +6,7 @@ the projector runs inside `forward` where DDP and ZeRO expect it; inference enco
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -211,6 +212,15 @@ class MemVPModel(AdapterFiles, nn.Module):
     def injection(self) -> Injection:
         """The hooks; `injection.sites` are the FFNs with memory, in the order of the layers."""
         return self._injection
+
+    def set_retrieval_scale(self, scale: float) -> None:
+        """Put another number in place of s (`retrieval_scale`), for this model and all that is saved of it."""
+        if self.memvp_config.learn_scales:
+            raise ValueError(
+                "s is learned here (learn_scales), so it is no setting: give retrieval_scale, its start value, to the "
+                "config of a new model."
+            )
+        self.memvp_config = self.prompt.config = replace(self.memvp_config, retrieval_scale=scale)
 
     @contextmanager
     def disable_adapter(self) -> Generator[None]:

@@ -48,18 +48,32 @@ class AdapterFiles(nn.Module):
         trainable, total = self.num_trainable_parameters(), sum(map(_numel, self.parameters()))
         print(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {100 * trainable / total:.4f}")
 
-    def save_pretrained(self, path: str | Path, *, state: Mapping[str, Tensor] | None = None) -> None:
+    def save_pretrained(
+        self,
+        path: str | Path,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+        base: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write the adapter to a folder, a LoRA beside it in lora/; see saving/adapter_files.py.
 
         `state` (names as in `trainable_state`) replaces the model's own tensors: give the gathered ones under ZeRO-3.
+        `base` is `base_description` as it was where the language model had its weights, if it has none here.
         """
-        adapter = self._adapter(state or {})
+        adapter = self._adapter(state or {}, base=base)
         if lora.has_lora(self.language_model):
             names = {name.removeprefix(_LANGUAGE_MODEL): value for name, value in (state or {}).items()}
-            lora_files.save_lora(self.language_model, Path(path) / adapter_files.LORA_FOLDER, tensors=names or None)
+            folder = Path(path) / adapter_files.LORA_FOLDER
+            lora_files.save_lora(self.language_model, folder, tensors=names or None, base_name=adapter.base_name)
         adapter_files.write_adapter(adapter, Path(path))
 
-    def _adapter(self, state: Mapping[str, Tensor]) -> adapter_files.SavedAdapter:
+    def base_description(self) -> dict[str, Any]:
+        """What an adapter notes of its language model (architecture, shape, a hash of weights), as plain values."""
+        return describe_base(self.language_model)
+
+    def _adapter(
+        self, state: Mapping[str, Tensor], *, base: Mapping[str, Any] | None = None
+    ) -> adapter_files.SavedAdapter:
         """What the adapter's files hold, as data; tensors of `state` stand for the model's own."""
         if self.has_merged_lora:
             raise ValueError(
@@ -79,7 +93,7 @@ class AdapterFiles(nn.Module):
         return adapter_files.SavedAdapter(
             config=self.memvp_config,
             tensors=tensors,
-            base=describe_base(self.language_model),
+            base=self.base_description() if base is None else dict(base),
             base_type=language_config.model_type,
             base_name=base_name(self.language_model),
             sites=self._sites_by_hand(),

@@ -39,7 +39,7 @@ class ReadParts(NamedTuple):
     """lambda where there is a basis, else 1: `rows` have it already."""
 
     retrieval_scale: Scale = 1.0
-    """s."""
+    """s; (L, 1) where every layer has its own."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Entries:
     """On what the image rows contribute to keys and values."""
 
     retrieval_scale: Scale
-    """On all that is retrieved."""
+    """On all that is retrieved; (L, 1) where every layer has its own."""
 
     live: Bool[Tensor, "E N"] | None
     """Which slots an entry may activate; None is all."""
@@ -112,10 +112,13 @@ class Entries:
         )
 
     def of_layer(self, layer: int) -> "Entries":
-        """The entries with the positions of one layer (counted over the layers that have the memory)."""
-        if self.key_positions is None or self.value_positions is None or self.key_positions.ndim == 2:
-            return self
-        return replace(self, key_positions=self.key_positions[layer], value_positions=self.value_positions[layer])
+        """The entries with the positions and the scale of one layer (counted over the layers that have the memory)."""
+        own: dict[str, Tensor] = {}
+        if isinstance(self.retrieval_scale, Tensor) and self.retrieval_scale.ndim == 2:
+            own["retrieval_scale"] = self.retrieval_scale[layer]
+        if self.key_positions is not None and self.value_positions is not None and self.key_positions.ndim == 3:
+            own |= {"key_positions": self.key_positions[layer], "value_positions": self.value_positions[layer]}
+        return replace(self, **own) if own else self
 
     def folded(self) -> "Entries":
         """The `direct` form: positions joined to the rows of every entry, for one layer; rows of the model's width."""

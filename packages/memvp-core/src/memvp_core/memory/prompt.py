@@ -51,6 +51,11 @@ class VisualPrompt(nn.Module):
     ) -> None:
         """`num_layers` counts the layers that get the memory."""
         super().__init__()
+        if config.retrieval_scale == "auto":
+            raise ValueError(
+                'retrieval_scale "auto" is for training jobs, which put a number in its place before their first step; '
+                "here give a number, or let memvp_core.scales.harmless_scale find one."
+            )
         self.config = config
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -67,6 +72,8 @@ class VisualPrompt(nn.Module):
         if config.learn_scales:
             self.visual_scale = nn.Parameter(torch.empty(1, dtype=dtype, device=device))
             self.retrieval_scale = nn.Parameter(torch.empty(1, dtype=dtype, device=device))
+        if config.retrieval_gate:
+            self.retrieval_gates = nn.Parameter(torch.empty(num_layers, dtype=dtype, device=device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -83,7 +90,9 @@ class VisualPrompt(nn.Module):
         nn.init.zeros_(self.value_positions)
         if self.config.learn_scales:
             nn.init.constant_(self.visual_scale, self.config.visual_scale)
-            nn.init.constant_(self.retrieval_scale, self.config.retrieval_scale)
+            nn.init.constant_(self.retrieval_scale, float(self.config.retrieval_scale))
+        if self.config.retrieval_gate:
+            nn.init.zeros_(self.retrieval_gates)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -169,9 +178,14 @@ class VisualPrompt(nn.Module):
         return torch.cat(extended, dim=-1), torch.cat(columns, dim=1)
 
     def _scales(self) -> tuple[Scale, Scale]:
+        """lambda and s, which with gates is (L, 1)."""
+        visual_scale: Scale = self.config.visual_scale
+        retrieval_scale: Scale = float(self.config.retrieval_scale)
         if self.config.learn_scales:
-            return self.visual_scale.clone(), self.retrieval_scale.clone()
-        return self.config.visual_scale, self.config.retrieval_scale
+            visual_scale, retrieval_scale = self.visual_scale.clone(), self.retrieval_scale.clone()
+        if self.config.retrieval_gate:
+            retrieval_scale = retrieval_scale * self.retrieval_gates[:, None]
+        return visual_scale, retrieval_scale
 
     def projector_name(self) -> str:
         """Names the projector's present weights, as `is_same_projector` compares them."""

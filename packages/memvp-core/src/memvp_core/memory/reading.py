@@ -90,6 +90,12 @@ class Reading:
         num_tokens = x.shape[1] if self.arrangement.num_tokens is None else self.arrangement.num_tokens
         return 1 if x.shape[1] == 1 else max(0, x.shape[1] - num_tokens)
 
+    def scaled(self, factor: float) -> "Reading":
+        """The same with s times a factor."""
+        entries = replace(self.entries, retrieval_scale=self.entries.retrieval_scale * factor)
+        decoding = None if self.decoding is None else self.decoding.scaled(factor)
+        return replace(self, entries=entries, decoding=decoding)
+
     def arrangement_of(self, x: Tensor) -> Arrangement:
         """Beam search and several returned sequences bring every row of the batch several times."""
         times, rest = divmod(x.shape[0], self.arrangement.batch_size)

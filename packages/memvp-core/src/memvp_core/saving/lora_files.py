@@ -18,11 +18,16 @@ _CONFIG_FILE = "adapter_config.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"
 
 
-def save_lora(language_model: nn.Module, folder: Path, *, tensors: Mapping[str, Tensor] | None) -> None:
+def save_lora(
+    language_model: nn.Module, folder: Path, *, tensors: Mapping[str, Tensor] | None, base_name: str | None
+) -> None:
     """Write a folder that plain PEFT loads; `tensors` by parameter name replace the model's own."""
     from peft import get_peft_model_state_dict
 
-    config, name = active_config(language_model), active_lora(language_model)
+    name = active_lora(language_model)
+    config = json.loads(json.dumps(active_config(language_model).to_dict(), default=_plain))
+    # PEFT notes it where it wraps a model, and here it only puts layers into one.
+    config["base_model_name_or_path"] = config["base_model_name_or_path"] or base_name
     state = get_peft_model_state_dict(
         language_model,
         state_dict=None if tensors is None else dict(tensors),
@@ -31,7 +36,7 @@ def save_lora(language_model: nn.Module, folder: Path, *, tensors: Mapping[str, 
     )
     named = state if is_wrapped(language_model) else {_PREFIX + key: value for key, value in state.items()}
     write_tensors(folder / _WEIGHTS_FILE, _apart(named), metadata={"format": "pt"})
-    write_json(folder / _CONFIG_FILE, json.loads(json.dumps(config.to_dict(), default=_plain)))
+    write_json(folder / _CONFIG_FILE, config)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

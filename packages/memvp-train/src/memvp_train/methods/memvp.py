@@ -1,6 +1,7 @@
 """MemVP as a tuning method: the model that a stage trains, from settings."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,11 +29,15 @@ def build_memvp_model(
     With `vision` it has a live tower and takes pixels; `meta` builds that without memory for weights.
     """
     config = MemVPConfig.from_dict(memvp)
+    finds_scale = config.retrieval_scale == "auto"
     tower = None if vision is None else build_vision_tower(vision, meta=meta)
     if init_adapter is None:
-        model = get_memvp_model(language_model, config, tower)
+        # The first scale that is tried; training/start.py puts the one that it finds in its place.
+        model = get_memvp_model(language_model, replace(config, retrieval_scale=1.0) if finds_scale else config, tower)
     else:
         model = MemVPModel.from_pretrained(language_model, init_adapter, tower)
+        if finds_scale:
+            config = replace(config, retrieval_scale=model.memvp_config.retrieval_scale)
         if model.memvp_config != config:
             raise ModelError(f"adapter {init_adapter} was trained with {model.memvp_config}, the settings say {config}")
     if lora is not None:

@@ -13,7 +13,7 @@ _BEGINNINGS = {
     "vision_tower.": "tower",
     "prompt.projector.": "projector",
     "prompt.visual_scale": "scales",
-    "prompt.retrieval_scale": "scales",
+    "prompt.retrieval_": "scales",
     "prompt.": "positions",
 }
 _LORA_MARK = "lora_"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -24,6 +25,7 @@ from memvp_train.optim.schedules import Schedule
 from memvp_train.training.failures import SampleIds, named, suspects
 from memvp_train.training.loss import micro_batch_loss
 from memvp_train.training.metrics_log import MetricsLog, MetricsRow
+from memvp_train.training.start import HARMLESS, WITH, WITHOUT, StartNumbers
 from memvp_train.training.validation import Validation
 
 
@@ -63,14 +65,15 @@ def train_stage(
     checkpoints: CheckpointStore,
     metrics_path: Path,
     settings: dict[str, Any],
+    start: StartNumbers = MappingProxyType({}),
     validation: Validation | None = None,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Run the schedule's optimiser steps from `start_step` on (0 is the first) and commit a checkpoint of the last one.
 
     With `validation` the last step is the one where its patience ends, and every new best step is committed too.
-    `after_step(done)` is called on every rank with the number of steps done. Raises `TrainingError` when a loss or
-    a gradient is not finite, before that step can reach a checkpoint.
+    `start` is what was found before the first step. `after_step(done)` is called on every rank with the number of
+    steps done. Raises `TrainingError` when a loss or a gradient is not finite, before that step can reach a checkpoint.
     """
     log = MetricsLog(metrics_path, step=start_step) if engine.rank == 0 else None
     if validation is not None and engine.rank == 0:
@@ -79,6 +82,8 @@ def train_stage(
     engine.model.train()
     for step in range(start_step, schedule.num_steps):
         _train_step(engine, batches.at(step), stage=stage, step=step, schedule=schedule, pending=pending)
+        if step == 0:
+            pending.rows[-1] |= start
         done = step + 1
         is_last = done == schedule.num_steps
         is_best = False
@@ -86,14 +91,15 @@ def train_stage(
             pending.rows[-1] |= validation.run(engine, step=done)
             is_best, is_last = validation.is_best(done), is_last or validation.ends
         commits = is_last or is_best or done % stage.checkpoint_every == 0
-        if commits or done % stage.log_every == 0:
+        # What was found before the first step is not held back.
+        if commits or done % stage.log_every == 0 or (start and step == 0):
             checkpoints.check()
             commits = commits or checkpoints.wanted()
             _write_down(engine, pending, log=log)
         if commits:
             if log is not None:
                 log.sync()
-            state = _state(engine, step=done, settings=settings, validation=validation)
+            state = _state(engine, step=done, settings=settings, start=start, validation=validation)
             if validation is not None and is_best and engine.rank == 0:
                 validation.keep(state)
             checkpoints.commit(state)
@@ -178,14 +184,17 @@ def _check_finite(engine: Engine, row: MetricsRow, *, pending: _Pending, number:
         if not math.isfinite(row.get(name, 0)):
             samples = suspects(engine, losses=pending.losses[number], samples=pending.samples[number])
             where = "" if name == "validation_loss" else f", with samples {samples}"
-            raise TrainingError(
-                f"{name} is {row[name]} at step {int(row['step'])}{where}; the last checkpoint is sound: "
-                "try a lower learning rate, or max_grad_norm if it is 0"
-            )
+            remedy = "the last checkpoint is sound: try a lower learning rate, or max_grad_norm if it is 0"
+            if HARMLESS in row:
+                remedy = f"the untrained memory made the loss {row[WITH]:.3f} already, and {row[WITHOUT]:.3f} without "
+                remedy += 'it: lower memvp.retrieval_scale, or set it to "auto"'
+            raise TrainingError(f"{name} is {row[name]} at step {int(row['step'])}{where}; {remedy}")
 
 
-def _state(engine: Engine, *, step: int, settings: dict[str, Any], validation: Validation | None) -> TrainingState:
+def _state(
+    engine: Engine, *, step: int, settings: dict[str, Any], start: StartNumbers, validation: Validation | None
+) -> TrainingState:
     """All that training carries on, for a checkpoint; every rank has to call it."""
     state = engine.gather(step=step)
-    numbers = state.numbers | ({} if validation is None else validation.numbers())
+    numbers = {**state.numbers, **start, **({} if validation is None else validation.numbers())}
     return replace(state, settings=settings, numbers=numbers)

@@ -12,9 +12,11 @@ from memvp_train.checkpoints.quarantine import quarantined
 from memvp_train.checkpoints.state import TrainingState, present_settings
 from memvp_train.config import StageRun
 from memvp_train.methods.memvp import blank_model
+from memvp_train.training.base_model import noted_base
 from memvp_train.training.drive import checkpoints_folder
 from memvp_train.training.metrics_log import METRICS_FILE, read_metrics
 from memvp_train.training.plan import WorkerPlan
+from memvp_train.training.start import restore_scale
 from memvp_train.training.validation import best_state
 
 RESULT_FILE = "result.json"
@@ -60,12 +62,15 @@ def finished_stage(out: Path, *, settings: dict[str, Any]) -> StageResult | None
     return result if is_same and is_whole else None
 
 
-def publish(plan: WorkerPlan, *, state: TrainingState) -> StageResult:
-    """Write the adapter of the last or the best state and, last, the result."""
+def publish(plan: WorkerPlan, *, state: TrainingState, base_name: str) -> StageResult:
+    """Write the adapter of the last or the best state and, last, the result.
+
+    `base_name` is what the adapter calls its language model.
+    """
     out = Path(plan.run.out)
     adapter, metrics = out / "adapter", out / METRICS_FILE
     chosen = _chosen_state(plan.run, last=state)
-    export_adapter(plan.run, state=chosen, out=adapter)
+    export_adapter(plan.run, state=chosen, out=adapter, base_name=base_name)
     rows = read_metrics(metrics)
     result = StageResult(
         adapter_path=str(adapter),
@@ -89,13 +94,15 @@ def _chosen_state(run: StageRun, *, last: TrainingState) -> TrainingState:
     return best_state(last, folder=Path(run.out)) if keeps_best else last
 
 
-def export_adapter(run: StageRun, *, state: TrainingState, out: Path) -> None:
+def export_adapter(run: StageRun, *, state: TrainingState, out: Path, base_name: str) -> None:
     """Write the trained weights as an adapter folder, atomically."""
     model = blank_model(run)
+    model.config._name_or_path = base_name
+    restore_scale(model, state.numbers)
     state.check_names(model.trainable_state())
     temporary = out.with_name(f".tmp-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary, state=state.weights)
+    model.save_pretrained(temporary, state=state.weights, base=noted_base(Path(run.out)))
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     sync_folder(out.parent)

@@ -4,6 +4,7 @@ The driver checks everything that can be wrong, tokenises once, starts the worke
 committed checkpoint. Called again after a crash it continues; called again when finished it returns what is there.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from memvp_train.training.identity import absolute, stage_settings
 from memvp_train.training.metrics_log import METRICS_FILE, MetricsRow, following_metrics
 from memvp_train.training.prepare import prepare_stage
 from memvp_train.training.result import StageResult, finished_stage, publish
+from memvp_train.training.start import harm_sentence
 
 
 def run_stage(
@@ -28,7 +30,7 @@ def run_stage(
     `on_step` gets each row of metrics.jsonl once, from a thread, as it appears; `on_sample` the number of samples
     tokenised so far. Raises a `ValueError` with one sentence for whatever the caller can mend, before workers start.
     """
-    run = absolute(run)
+    base_name, run = run.language.path, absolute(run)
     settings = stage_settings(run, precision=launch.precision)
     out = Path(run.out)
     done = finished_stage(out, settings=settings)
@@ -36,7 +38,13 @@ def run_stage(
         return done
     with hold_lease(out, doing="training in") as lease:
         plan = prepare_stage(run, launch, settings=settings, on_sample=on_sample)
-        with following_metrics(out / METRICS_FILE, on_step=on_step):
+
+        def hear(row: MetricsRow) -> None:
+            if sentence := harm_sentence(row, run.memvp):
+                warnings.warn(sentence, stacklevel=2)
+            on_step(row)
+
+        with following_metrics(out / METRICS_FILE, on_step=hear):
             state = train(plan, lease=lease)
         lease.check()
-        return publish(plan, state=state)
+        return publish(plan, state=state, base_name=base_name)

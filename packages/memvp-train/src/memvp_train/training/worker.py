@@ -22,10 +22,12 @@ from memvp_train.launch.heartbeat import Beat, BeatingBatches
 from memvp_train.methods.memvp import build_memvp_model
 from memvp_train.models.language import build_language_model
 from memvp_train.optim.schedules import Schedule
+from memvp_train.training.base_model import note_base
 from memvp_train.training.batches import training_batches, validation_batches
 from memvp_train.training.loop import train_stage
 from memvp_train.training.metrics_log import METRICS_FILE
 from memvp_train.training.plan import WorkerPlan
+from memvp_train.training.start import StartNumbers, kept_numbers, look_before_training, restore_scale
 from memvp_train.training.validation import Validation
 
 
@@ -113,6 +115,10 @@ def _model(work: _Work, *, device: torch.device) -> MemVPModel:
     model = build_memvp_model(
         language_model, memvp=run.memvp, lora=run.stage.lora, init_adapter=run.init_adapter, vision=run.vision
     )
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        note_base(model, out=Path(run.out))
+    if work.state is not None:
+        restore_scale(model, work.state.numbers)
     if run.stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if run.stage.compile:
@@ -144,12 +150,23 @@ def _train(
             checkpoints=work.checkpoints,
             metrics_path=Path(plan.run.out) / METRICS_FILE,
             settings=plan.settings,
+            start=_start(work, engine=engine),
             validation=validation,
             after_step=after_step,
         )
     finally:
         ahead.close()
         logging.getLogger(__name__).info("rank %d: %s", engine.rank, ahead.throughput)
+
+
+def _start(work: _Work, *, engine: Engine) -> StartNumbers:
+    """What is found before the first step, or was."""
+    if work.state is not None:
+        return kept_numbers(work.state.numbers)
+    first = training_batches(work.plan, rank=engine.rank, world_size=engine.world_size).at(0)
+    run = work.plan.run
+    finds_scale = run.memvp.get("retrieval_scale") == "auto"
+    return look_before_training(engine, first, is_new=run.init_adapter is None, finds_scale=finds_scale)
 
 
 def _validation(work: _Work, *, engine: Engine, watched: Callable[[Any], Any]) -> Validation | None:
