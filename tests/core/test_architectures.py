@@ -67,6 +67,19 @@ def test_output_and_every_gradient_equal_the_concatenated_weights(name: str, sha
             assert_same_grads(found, grads(wanted, wanted.prompt_of_oracle, **one), **tolerance)
 
 
+@pytest.mark.parametrize("settings", [{"mlp_only_layers": [0]}, {"decoder_sparse_step": 2}], ids=str)
+def test_plain_ffns_among_the_experts_equal_the_concatenated_weights(settings: Any, memvp, batch) -> None:
+    model = memvp(make_tiny("qwen3_moe", **settings))
+    ids, features = batch(batch=1, images=1)
+    inputs = inputs_for("qwen3_moe", ids)
+    wanted = make_concatenated(model, features[0])
+    torch.testing.assert_close(
+        model(**inputs, visual_features=features).logits, wanted(**inputs).logits, **CLOSE_EXPERTS
+    )
+    found = grads(model, model.prompt, **inputs, visual_features=features)
+    assert_same_grads(found, grads(wanted, wanted.prompt_of_oracle, **inputs), rtol=1e-3, atol=1e-6)
+
+
 @EVERY
 def test_every_form_equals_the_reference(name: str, memvp, batch) -> None:
     model = memvp(make_tiny(name), form="reference")

@@ -1,10 +1,14 @@
 """Generation equals a loop that computes everything anew for each token, however the batch is padded or shared."""
 
+import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+from tests.core.tiny_models import make_tiny
 
 NEW_TOKENS = 5
 GREEDY = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
@@ -114,3 +118,62 @@ def test_image_changes_the_answer(memvp, batch) -> None:
     memory = model.encode(features)
     answers = {tuple(model.generate(ids, memory=memory[image], **GREEDY)[0].tolist()) for image in range(4)}
     assert len(answers) > 1
+
+
+INDICES_OF_ONE = (torch.tensor([1]), torch.ones(1, 6, dtype=torch.long))
+PER_TOKEN = torch.tensor([[-1, -1, 0, 0, 1, 0], [-1, -1, -1, 1, 1, 1]])
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_index_per_token_without_a_cache_equals_that_with_one(memvp, batch, beams: int) -> None:
+    model = memvp()
+    ids, features = batch(batch=2, images=2)
+    settings = GREEDY | {"num_beams": beams, "visual_features": features, "image_index": PER_TOKEN}
+    assert torch.equal(model.generate(ids, use_cache=False, **settings), model.generate(ids, **settings))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"prefill_chunk_size": 3}, {"prompt_lookup_num_tokens": 2}, {"assistant_model": "itself"}], ids=str
+)
+@pytest.mark.parametrize("place", ["argument", "given_config", "own_config"])
+def test_index_per_token_is_refused_where_tokens_come_in_other_pieces(
+    memvp, batch, settings: dict[str, Any], place: str
+) -> None:
+    model = memvp()
+    ids, features = batch(batch=1, images=2)
+    settings = {name: model.language_model if value == "itself" else value for name, value in settings.items()}
+    name, given = next(iter(settings)), settings
+    if place != "argument" and name != "assistant_model":
+        config = copy.deepcopy(model.generation_config)
+        config.update(**settings)
+        given = {"generation_config": config} if place == "given_config" else {}
+        model.generation_config = config if place == "own_config" else model.generation_config
+    with pytest.raises(ValueError, match=rf"generating with {name} .* give one image per sequence"):
+        model.generate(ids, visual_features=features, image_index=PER_TOKEN[:1], **given, **GREEDY)
+    # The same index in fewer words may come in any pieces.
+    sequence, constant = ({"visual_features": features, "image_index": one} for one in INDICES_OF_ONE)
+    assert torch.equal(
+        model.generate(ids, **sequence, **given, **GREEDY), model.generate(ids, **constant, **given, **GREEDY)
+    )
+
+
+@pytest.mark.parametrize("disabled", [False, True], ids=["memory", "disabled"])
+@pytest.mark.parametrize("name", ["llama", "bart"])
+def test_text_under_its_other_names(memvp, batch, name: str, disabled: bool) -> None:
+    model = memvp(make_tiny(name))
+    ids, features = batch()
+    seen = {"visual_features": features, "image_index": INDEX, "attention_mask": torch.ones_like(ids)}
+    embeds = model.language_model.get_input_embeddings()(ids)
+    with model.disable_adapter() if disabled else nullcontext():
+        wanted = model.generate(ids, **seen, **GREEDY)
+        assert torch.equal(model.generate(inputs=ids, **seen, **GREEDY), wanted)
+        # A decoder gives the new tokens alone where it was not given any.
+        found = model.generate(inputs_embeds=embeds, **seen, **GREEDY)
+        assert torch.equal(found[:, -NEW_TOKENS:], wanted[:, -NEW_TOKENS:])
+
+
+def test_a_call_without_text_is_refused(memvp, batch) -> None:
+    model = memvp()
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="expected a text, as input_ids or inputs_embeds"):
+            call(visual_features=batch()[1])

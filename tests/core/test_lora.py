@@ -154,3 +154,62 @@ def test_a_broken_lora_is_not_merged(memvp) -> None:
     with pytest.raises(ValueError, match="NaN"):
         model.merge_lora()
     assert layer.get_base_layer().weight.isfinite().all()
+
+
+def shared(kind: str) -> Any:
+    """Methods that keep tensors for all layers in PEFT's wrapper, or share them between layers."""
+    import peft
+
+    own = {"VBLoRA": {"num_vectors": 8, "vector_length": 8, "topk": 2}}
+    config = getattr(peft, f"{kind.removesuffix('_unsaved')}Config")
+    unsaved = {"save_projection": False} if kind.endswith("_unsaved") else {}
+    return config(r=2, target_modules=["q_proj"], **own.get(kind, {}), **unsaved)
+
+
+@pytest.mark.parametrize("kind", ["Vera", "Vera_unsaved", "RandLora", "VBLoRA"])
+def test_methods_that_share_tensors_come_back_in_pefts_wrapper(memvp, batch, tmp_path: Path, kind: str) -> None:
+    from peft import PeftConfig, PeftModel, get_peft_model
+    from peft.tuners.tuners_utils import BaseTuner
+
+    if kind.startswith("Vera") and not hasattr(BaseTuner, "uses_shared_state"):
+        pytest.skip("this PEFT draws VeRA's matrices from their key, file or not")
+
+    def base() -> Any:
+        return make_tiny(dtype=torch.float32)
+
+    ids, features = batch(images=4)
+    features = features.float()
+    model = memvp(get_peft_model(base(), shared(kind)))
+    with torch.no_grad():
+        for name, parameter in model.trainable_state().items():
+            if not name.startswith("prompt."):
+                parameter.add_(0.3 * torch.rand_like(parameter))
+    wanted = answer(model, ids, features)
+    model.save_pretrained(tmp_path)
+    folder = str(tmp_path / "lora")
+    again = MemVPModel.from_pretrained(get_peft_model(base(), PeftConfig.from_pretrained(folder)), tmp_path).eval()
+    assert torch.equal(answer(again, ids, features), wanted)
+    plain = base()
+    modules = list(plain.modules())
+    with pytest.raises(ValueError, match=rf"the {kind.removesuffix('_unsaved')} in .* PeftConfig.from_pretrained\("):
+        MemVPModel.from_pretrained(plain, tmp_path)
+    assert list(plain.modules()) == modules
+    assert all(parameter.requires_grad for parameter in plain.parameters())
+    alone = PeftModel.from_pretrained(plain, folder).eval()
+    with torch.no_grad():
+        assert torch.equal(alone(ids).logits, model.unload()(ids).logits)
+    assert not torch.equal(alone(ids).logits, base()(ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["PromptTuning", "PrefixTuning", "PromptEncoder", "AdaptionPrompt"])
+def test_prompts_of_pefts_are_refused(memvp, batch, kind: str) -> None:
+    """They used to be saved and not loaded, and stayed on in the disabled and in the merged model."""
+    import peft
+
+    sizes = {"adapter_len": 2, "adapter_layers": 1} if kind == "AdaptionPrompt" else {"num_virtual_tokens": 2}
+    config = getattr(peft, f"{kind}Config")(task_type="CAUSAL_LM", **sizes)
+    model = peft.get_peft_model(make_tiny(), config)
+    with pytest.raises(ValueError, match=f"this PeftModel is a {kind}, which adapts no layer"):
+        memvp(model)
+    assert any(parameter.requires_grad for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())

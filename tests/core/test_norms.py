@@ -9,11 +9,11 @@ from torch import Tensor
 
 from memvp_core import MemVPModel
 from memvp_core.files import read_tensors
-from tests.core.tiny_models import make_tiny
+from tests.core.tiny_models import ENCODER_DECODERS, make_tiny
 
-ARCHITECTURES = ["llama", "bart", "t5"]
-# Per architecture: norms of both stacks, biases where there are any.
-NUM_NORMS = {"llama": 2 * 2 + 1, "bart": 2 * (2 * 2 + 3 * 2 + 2), "t5": 2 * 2 + 1 + 2 * 3 + 1}
+ARCHITECTURES = ["llama", "bart", "t5", "llava"]
+# Per architecture: norms of both stacks, biases where there are any; of LLaVA those of its language model alone.
+NUM_NORMS = {"llama": 2 * 2 + 1, "bart": 2 * (2 * 2 + 3 * 2 + 2), "t5": 2 * 2 + 1 + 2 * 3 + 1, "llava": 2 * 2 + 1}
 
 
 def make_trained(memvp: Any, base: Any, **settings: Any) -> MemVPModel:
@@ -33,7 +33,7 @@ def lora_config(**settings: Any) -> Any:
 
 
 def inputs(name: str, ids: Tensor) -> dict[str, Tensor]:
-    return {"input_ids": ids} | ({} if name == "llama" else {"labels": ids})
+    return {"input_ids": ids} | ({"labels": ids} if name in ENCODER_DECODERS else {})
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

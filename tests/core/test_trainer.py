@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import GenerationConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
 from memvp_core import MemVPModel
 from memvp_core.trainer import AdapterCheckpoints
@@ -46,8 +46,8 @@ def collate(samples: list[Sample]) -> dict[str, Tensor]:
     }
 
 
-def make_trainer(model: MemVPModel, folder: Path, *, kind: Any = Trainer, steps: int = 5, **settings: Any) -> Any:
-    own = {
+def trainer_settings(folder: Path, *, steps: int = 5) -> dict[str, Any]:
+    return {
         "output_dir": str(folder),
         "max_steps": steps,
         "per_device_train_batch_size": 4,
@@ -62,10 +62,44 @@ def make_trainer(model: MemVPModel, folder: Path, *, kind: Any = Trainer, steps:
         # The collator makes the model's arguments of columns that the model does not know.
         "remove_unused_columns": False,
     }
-    arguments = TrainingArguments(**own | settings)
+
+
+def make_trainer(model: MemVPModel, folder: Path, *, kind: Any = Trainer, steps: int = 5, **settings: Any) -> Any:
+    arguments = TrainingArguments(**trainer_settings(folder, steps=steps) | settings)
     return kind(
         model=model, args=arguments, train_dataset=make_samples(), eval_dataset=make_samples(), data_collator=collate
     )
+
+
+@pytest.mark.parametrize("given", ["own_config", "argument"])
+@pytest.mark.parametrize("name", ["llama", "bart", "t5"])
+def test_seq2seq_trainer_predicts_with_generate(memvp, tmp_path: Path, name: str, given: str) -> None:
+    model = memvp(make_tiny(name, dtype=torch.float32))
+    settings = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+    config = GenerationConfig(**{**model.generation_config.to_diff_dict(), **settings})
+    arguments = Seq2SeqTrainingArguments(
+        **trainer_settings(tmp_path),
+        predict_with_generate=True,
+        generation_config=config if given == "argument" else None,
+    )
+    if given == "own_config":
+        model.language_model.generation_config = config
+    trainer = Seq2SeqTrainer(
+        model=model, args=arguments, eval_dataset=make_samples()[:4], data_collator=collate, processing_class=Padding()
+    )
+    found = trainer.predict(trainer.eval_dataset)
+    batch = collate(make_samples()[:4])
+    labels = batch.pop("labels")
+    wanted = model.generate(**batch, **settings)
+    assert model.generation_config is model.language_model.generation_config
+    assert found.predictions[:, : wanted.shape[1]].tolist() == wanted.tolist()
+    assert found.metrics["test_loss"] == pytest.approx(model(**batch, labels=labels).loss.item(), rel=1e-5)
+
+
+class Padding:
+    """All that the trainer asks of a tokenizer."""
+
+    pad_token_id = 0
 
 
 def make_base(**settings: Any) -> Any:

@@ -25,6 +25,7 @@ CASES = {
     "some_without_image": ([2, -1, 0, -1, -1, 2], 2, 2, 3),
     "none_with_image": ([-1, -1], 3, 2, 3),
     "per_token": ([[0, 0, -1], [2, 1, 1]], 3, 2, 3),
+    "per_token_back_to_the_first": ([[0, 1, 0], [2, -1, 2]], 3, 2, 3),
 }
 
 
@@ -261,6 +262,21 @@ def test_split_and_factored_keep_the_image_that_direct_rounds_away_in_bfloat16()
     assert split < direct / 5
     assert factored < direct / 100
     assert max(split_out, factored_out) < 1.1 * direct_out
+
+
+def test_factored_values_are_rounded_once() -> None:
+    """Sums over codes stay in float32 until they are rows: one rounding of the result, none on the way."""
+    tensors = paper_sizes()
+    active = torch.randn(1, 64, 320).bfloat16()
+
+    def given(scores: Tensor) -> Tensor:
+        return active.to(scores.dtype)
+
+    settings = {"image_index": torch.tensor([0]), "visual_scale": 0.01, "form": "factored"}
+    out = retrieve(**tensors, activation=given, **settings)
+    exact = 0.01 * active[..., :256].double() @ tensors["rows"].double() @ tensors["basis"].double().mT
+    # Half a step of bfloat16; and float32 sums of 256 and 128 products, for results near zero.
+    torch.testing.assert_close(out.double(), exact, rtol=2**-8, atol=1e-6 * float(exact.abs().max()))
 
 
 def test_factored_without_a_basis_is_refused() -> None:

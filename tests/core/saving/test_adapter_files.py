@@ -1,6 +1,7 @@
 """What is written comes back: adapters with and without LoRA, and memories; damage is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +210,35 @@ def test_memory_round_trip(memvp, batch, tmp_path: Path) -> None:
     assert (tmp_path / "images.safetensors").stat().st_size < memory.nbytes + 300
 
 
-def test_memory_survives_saving_and_casting_the_model(memvp, llama, batch, tmp_path: Path) -> None:
-    """A memory made by a model in float32 is one that its bfloat16 cast accepts."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_memory_survives_saving_and_casting_the_model(memvp, llama, batch, tmp_path: Path, dtype: torch.dtype) -> None:
+    """A memory made by a model in float32 is one that its cast accepts, and the other way round."""
     model = memvp(llama().float())
     ids, features = batch(images=4)
     memory = model.encode(features)
     model.save_pretrained(tmp_path)
-    again = MemVPModel.from_pretrained(llama().bfloat16(), tmp_path).bfloat16()
-    assert again(ids, memory=memory).logits.isfinite().all()
+    again = MemVPModel.from_pretrained(llama().to(dtype), tmp_path).eval().to(dtype)
+    found, wanted = again(ids, memory=memory).logits, model(ids, memory=memory).logits
+    # Some ten sums rounded by 2^-9 each; another image moves the logits by a third.
+    assert (found.float() - wanted).norm() < 2**-4 * wanted.norm()
+    short = again.encode(features)
+    assert again.float()(ids, memory=short).logits.isfinite().all()
+    assert len(VisualMemory.cat([memory, short.to(torch.float32)])) == 8
+    with torch.no_grad():
+        again.prompt.projector[0].weight.mul_(1.01)
+    with pytest.raises(ValueError, match="encode the images again"):
+        again(ids, memory=memory)
+
+
+def test_memory_of_a_file_from_before_is_read_as_before(memvp, llama, batch) -> None:
+    """Its projector has one fingerprint, that of bfloat16."""
+    model = memvp(llama().float())
+    ids, features = batch(images=4)
+    memory = model.encode(features)
+    old = replace(memory, projector=memory.projector[:16])
+    assert torch.equal(model(ids, memory=old).logits, model(ids, memory=memory).logits)
+    assert len(VisualMemory.cat([old, memory])) == 8
+    assert model.bfloat16()(ids, memory=old).logits.isfinite().all()
 
 
 def test_joins_are_joined_with_the_numbers_of_one_join(memvp, batch) -> None:

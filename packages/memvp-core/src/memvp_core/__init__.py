@@ -8,6 +8,7 @@ backbones: where the feed-forward networks sit in each architecture
 injection: the retrieval beside these networks, by hooks
 lora: LoRA on the language model, through PEFT
 norms: the language model's norms, trained along
+offload: weights that accelerate keeps elsewhere between calls
 flops: what a form costs, and which one `auto` takes
 reference: the paper's equations as loops
 trainer: adapters in the checkpoints of transformers' Trainer

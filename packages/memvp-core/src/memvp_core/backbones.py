@@ -1,7 +1,7 @@
 """Where the feed-forward networks sit in each architecture of transformers: one row of a table per model type."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,9 @@ class FFNPaths:
     batched: str | None = None
     """Where `first` is given all tokens as one row: the path of a module before it whose output has (batch, tokens)."""
 
+    dense_activation: str | None = None
+    """Path of phi in those layers of a mixture of experts that have one plain FFN instead."""
+
 
 @dataclass(frozen=True)
 class FFNSite:
@@ -54,7 +57,7 @@ class FFNSite:
 
 _MLP = FFNPaths("layers.*.mlp", activation="act_fn")
 _BART = FFNPaths("layers.*", activation="activation_fn", first="fc1", last="fc2")
-_EXPERTS = FFNPaths("layers.*.mlp", activation="experts.act_fn")
+_EXPERTS = FFNPaths("layers.*.mlp", activation="experts.act_fn", dense_activation="act_fn")
 
 BACKBONES: dict[str, dict[Stack, FFNPaths]] = {
     "llama": {"decoder": _MLP},
@@ -140,15 +143,19 @@ def _sites(model: nn.Module, stack: Stack, stacks: dict[Stack, FFNPaths]) -> lis
     pattern = re.compile(inside + re.escape(paths.ffn).replace(r"\*", r"(\d+)"))
     prefix = language_prefix(model)
     found = [(pattern.fullmatch(path.removeprefix(prefix)), path) for path in _module_paths(model, prefix=prefix)]
-    return [_site(paths, path=path, layer=int(match.group(1))) for match, path in found if match]
+    modules = _named_modules(model)
+    return [_site(paths, path=path, layer=int(match.group(1)), modules=modules) for match, path in found if match]
 
 
-def _site(paths: FFNPaths, *, path: str, layer: int) -> FFNSite:
+def _site(paths: FFNPaths, *, path: str, layer: int, modules: Mapping[str, nn.Module]) -> FFNSite:
     def at(part: str) -> str:
         return f"{path}.{part}" if part else path
 
+    activation = at(paths.activation)
+    if paths.dense_activation is not None and activation not in modules:
+        activation = at(paths.dense_activation)
     batched = None if paths.batched is None else at(paths.batched)
-    return FFNSite(layer, at(paths.first), at(paths.last), at(paths.activation), batched)
+    return FFNSite(layer, at(paths.first), at(paths.last), activation, batched)
 
 
 def language_prefix(model: nn.Module) -> str:

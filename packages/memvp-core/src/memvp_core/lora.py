@@ -1,21 +1,17 @@
 # PEFT is only partly typed.
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
-"""LoRA on the language model, through PEFT: put it on, switch it off for a while, save, load and merge it."""
+"""LoRA on the language model, through PEFT: put it on, switch it off, merge it. Files: saving/lora_files.py."""
 
-import json
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from memvp_core.files import is_elsewhere, read_tensors, write_json, write_tensors
+from memvp_core.files import is_elsewhere
+from memvp_core.offload import refuse_offloaded
 
-_PREFIX = "base_model.model."
-_CONFIG_FILE = "adapter_config.json"
-_WEIGHTS_FILE = "adapter_model.safetensors"
 _ADAPTER = "default"
 
 
@@ -24,10 +20,21 @@ def has_lora(language_model: nn.Module) -> bool:
     return bool(getattr(language_model, "peft_config", None))
 
 
+def refuse_prompts(language_model: nn.Module) -> None:
+    """Prompt tuning and its kind, which no switch of a layer's takes away and no adapter folder brings back."""
+    if has_lora(language_model) and not _lora_layers(language_model):
+        kind = kind_of(active_config(language_model))
+        raise ValueError(
+            f"this PeftModel is a {kind}, which adapts no layer but puts states of its own beside the text's: a memory "
+            "goes with LoRA and PEFT's other methods for layers, or with the language model alone."
+        )
+
+
 def inject_lora(language_model: nn.Module, config: Any) -> None:
     """Put a `peft.LoraConfig` on the language model in place; what is trainable in it (norms) stays so."""
     if has_lora(language_model):
         raise ValueError("this language model has a LoRA already: load a fresh one, or leave add_lora out.")
+    refuse_offloaded(language_model, wanted="a new LoRA")
     from peft import inject_adapter_in_model
 
     on_meta = next(language_model.parameters()).device.type == "meta"
@@ -78,29 +85,15 @@ def _switches(language_model: nn.Module) -> list[Any]:
     return [*_lora_layers(language_model), *copies]
 
 
-def save_lora(
-    language_model: nn.Module, folder: Path, *, tensors: Mapping[str, Tensor] | None, base_name: str | None
-) -> None:
-    """Write a folder that plain PEFT loads; `tensors` by parameter name replace the model's own."""
-    from peft import get_peft_model_state_dict
+def is_wrapped(language_model: nn.Module) -> bool:
+    """Whether it is a PeftModel."""
+    from peft import PeftModel
 
-    name = _name(language_model)
-    config = json.loads(json.dumps(_config(language_model).to_dict(), default=_plain))
-    # PEFT notes it where it wraps a model, and here it only puts layers into one.
-    config["base_model_name_or_path"] = config["base_model_name_or_path"] or base_name
-    state = get_peft_model_state_dict(
-        language_model,
-        state_dict=None if tensors is None else dict(tensors),
-        adapter_name=name,
-        save_embedding_layers=False,
-    )
-    named = {key if key.startswith(_PREFIX) else _PREFIX + key: value for key, value in state.items()}
-    write_tensors(folder / _WEIGHTS_FILE, named, metadata={"format": "pt"})
-    write_json(folder / _CONFIG_FILE, config)
+    return isinstance(language_model, PeftModel)
 
 
-def _name(language_model: nn.Module) -> str:
-    """The active one of the LoRAs."""
+def active_lora(language_model: nn.Module) -> str:
+    """Name of the active one of the LoRAs."""
     configs: Any = language_model.peft_config
     active = {name for switch in _switches(language_model) for name in switch.active_adapters if name in configs}
     if len(active) > 1:
@@ -111,52 +104,22 @@ def _name(language_model: nn.Module) -> str:
     return next(iter(active or configs))
 
 
-def _config(language_model: nn.Module) -> Any:
+def active_config(language_model: nn.Module) -> Any:
+    """Its settings."""
     configs: Any = language_model.peft_config
-    return configs[_name(language_model)]
+    return configs[active_lora(language_model)]
 
 
-def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, set) else str(value)
-
-
-def load_lora(language_model: nn.Module, folder: Path) -> None:
-    """Put the LoRA of a folder on the language model."""
-    from peft import LoraConfig
-
-    tensors, _ = read_tensors(folder / _WEIGHTS_FILE)  # before the model is changed: the file may be damaged
-    inject_lora(language_model, LoraConfig.from_pretrained(str(folder)))
-    _fill(language_model, tensors, folder=folder)
-
-
-def fill_lora(language_model: nn.Module, folder: Path) -> None:
-    """Give the LoRA that is there the weights of a folder."""
-    tensors, _ = read_tensors(folder / _WEIGHTS_FILE)
-    _fill(language_model, tensors, folder=folder)
-
-
-def _fill(language_model: nn.Module, tensors: Mapping[str, Tensor], *, folder: Path) -> None:
-    from peft import PeftModel, set_peft_model_state_dict
-
-    if not isinstance(language_model, PeftModel):
-        # Newer PEFT would do this itself.
-        tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
-    result = set_peft_model_state_dict(language_model, dict(tensors), adapter_name=_name(language_model))
-    if result.unexpected_keys:
-        raise ValueError(f"the LoRA in {folder} does not fit this language model: {result.unexpected_keys[0]}.")
-
-
-def is_lora_folder(folder: Path) -> bool:
-    """Whether a LoRA was saved there."""
-    return (folder / _CONFIG_FILE).is_file() and (folder / _WEIGHTS_FILE).is_file()
+def kind_of(config: Any) -> str:
+    """LoraConfig -> Lora."""
+    return type(config).__name__.removesuffix("Config")
 
 
 def merge_lora(language_model: nn.Module) -> nn.Module:
     """Fold the LoRA into the weights, in place, with PEFT's layers; gives the model without PEFT's wrapper."""
     _check_mergeable(language_model)
-    from peft import PeftModel
-
-    base: Any = language_model.get_base_model() if isinstance(language_model, PeftModel) else language_model
+    model: Any = language_model
+    base = model.get_base_model() if is_wrapped(language_model) else model
     for path, layer in list(base.named_modules()):
         plain = _merged(layer)
         if plain is not None:

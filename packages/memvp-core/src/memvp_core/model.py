@@ -14,13 +14,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from memvp_core import lora
-from memvp_core.backbones import FFNSite, choose_layers, find_sites, text_config
-from memvp_core.config import MemVPConfig
+from memvp_core.backbones import FFNSite, choose_layers, find_sites, language_prefix, text_config
+from memvp_core.config import MemVPConfig, TargetStack
 from memvp_core.injection import Injection, refuse_reentrant, refuse_second_memory
-from memvp_core.memory.inputs import check_features, read_inputs
+from memvp_core.memory.inputs import batch_of, check_encoder_runs, check_features, check_order, read_inputs
 from memvp_core.memory.prompt import VisualPrompt, any_parameter
 from memvp_core.memory.reading import Reading
 from memvp_core.norms import TrainedNorms
+from memvp_core.offload import execution_device, refuse_offloaded
 from memvp_core.pretrained import AdapterFiles
 from memvp_core.saving import adapter_files
 from memvp_core.vision.tower import VisionTower
@@ -56,6 +57,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         """Language model and tower are changed in place (hooks, requires_grad) until `unload`."""
         super().__init__()
         refuse_second_memory(language_model)
+        lora.refuse_prompts(language_model)
         found = find_sites(language_model, target=config.target_stack) if sites is None else sites
         sites = choose_layers(found, layers=config.layers_to_transform)
         self.memvp_config = config
@@ -70,9 +72,12 @@ class MemVPModel(AdapterFiles, nn.Module):
     def _join(
         self, language_model: nn.Module, config: MemVPConfig, vision_tower: nn.Module | None, *, sites: list[FFNSite]
     ) -> None:
+        if config.train_layer_norms:
+            refuse_offloaded(language_model, wanted="train_layer_norms")
         if not lora.has_lora(language_model):
             language_model.requires_grad_(False)
-        self.trained_norms = TrainedNorms(language_model) if config.train_layer_norms else None
+        norms_in = language_prefix(language_model)
+        self.trained_norms = TrainedNorms(language_model, prefix=norms_in) if config.train_layer_norms else None
         embedding = _embedding(language_model)
         self.prompt = VisualPrompt(
             config,
@@ -80,7 +85,7 @@ class MemVPModel(AdapterFiles, nn.Module):
             num_layers=len(sites),
             # 16-bit weights are too coarse to add small updates to.
             dtype=torch.promote_types(embedding.dtype, torch.float32),
-            device=embedding.device,
+            device=execution_device(_embedding_module(language_model)),
         )
         if vision_tower is not None and not isinstance(vision_tower, VisionTower):
             vision_tower = VisionTower(vision_tower)
@@ -111,9 +116,9 @@ class MemVPModel(AdapterFiles, nn.Module):
         kwargs |= {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         if self._is_disabled:
             return self.language_model(**kwargs)
-        batch = input_ids if input_ids is not None else kwargs["inputs_embeds"]
+        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self.memory_stack)
         reading = _uncompiled(self._reading)(
-            batch,
+            batch_of(kwargs, stack=self.memory_stack),
             visual_features=self._features(visual_features, pixel_values, memory),
             row_images=row_images,
             memory=memory,
@@ -126,7 +131,7 @@ class MemVPModel(AdapterFiles, nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        input_ids: Int[Tensor, "B T"],
+        input_ids: Int[Tensor, "B T"] | None = None,
         *,
         visual_features: Float[Tensor, "I g c"] | None = None,
         pixel_values: Float[Tensor, "I *frames channels H W"] | None = None,
@@ -135,20 +140,28 @@ class MemVPModel(AdapterFiles, nn.Module):
         image_index: Int[Tensor, "B"] | Int[Tensor, "B T"] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The language model's own `generate`; images as in `forward`, new tokens read the image of the last one."""
+        """The language model's own `generate`; images as in `forward`, new tokens read the image of the last one.
+
+        The text may also come as `inputs_embeds`, or as `inputs`, the first argument's name there. An index per token
+        is refused where the layers do not see the whole prompt at once (chunked prefill, assistants, decoders with a
+        text of their own).
+        """
         language_model: Any = self.language_model
+        kwargs |= {} if input_ids is None else {"input_ids": input_ids}
         if self._is_disabled:
-            return language_model.generate(input_ids=input_ids, **kwargs)
+            return language_model.generate(**kwargs)
+        check_encoder_runs(kwargs, images=(visual_features, pixel_values, memory), stack=self.memory_stack)
         reading = _uncompiled(self._reading)(
-            input_ids,
+            batch_of(kwargs, stack=None),
             visual_features=self._features(visual_features, pixel_values, memory),
             row_images=row_images,
             memory=memory,
             image_index=image_index,
             is_generating=True,
         )
+        check_order(reading, kwargs, own=getattr(self, "generation_config", None), stack=self.memory_stack)
         with self._injection.reading(reading):
-            return language_model.generate(input_ids=input_ids, **kwargs)
+            return language_model.generate(**kwargs)
 
     def _features(
         self, features: Tensor | None, pixel_values: Tensor | None, memory: VisualMemory | None
@@ -169,7 +182,7 @@ class MemVPModel(AdapterFiles, nn.Module):
         """Project images once, for inference; the memory has the language model's dtype."""
         check_features(features, config=self.memvp_config)
         codes = self.prompt.encode(features).to(self._dtype)
-        return VisualMemory(codes, self.prompt.projector_fingerprint(), row_images=row_images)
+        return VisualMemory(codes, self.prompt.projector_name(), row_images=row_images)
 
     def _reading(self, batch: Tensor, *, is_generating: bool, **inputs: Any) -> Reading:
         return read_inputs(
@@ -185,6 +198,15 @@ class MemVPModel(AdapterFiles, nn.Module):
     @property
     def _dtype(self) -> torch.dtype:
         return _embedding(self.language_model).dtype
+
+    @property
+    def memory_stack(self) -> TargetStack | None:
+        """Which stack of an encoder-decoder has the memory; None in other models."""
+        if not getattr(self.config, "is_encoder_decoder", False):
+            return None
+        paths = [site.first.split(".") for site in self._injection.sites]
+        in_encoder, in_decoder = (any(stack in path for path in paths) for stack in ("encoder", "decoder"))
+        return "both" if in_encoder and in_decoder else "decoder" if in_decoder else "encoder"
 
     @property
     def injection(self) -> Injection:
@@ -298,6 +320,16 @@ class MemVPModel(AdapterFiles, nn.Module):
         return self.language_model.config
 
     @property
+    def generation_config(self) -> Any:
+        """The language model's, for transformers' Seq2SeqTrainer, which also sets it."""
+        return self.language_model.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: Any) -> None:
+        language_model: Any = self.language_model
+        language_model.generation_config = value
+
+    @property
     def loss_type(self) -> Any:
         """The language model's: by it Trainer knows which labels count."""
         return getattr(self.language_model, "loss_type", None)
@@ -314,5 +346,9 @@ def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:
 
 
 def _embedding(language_model: nn.Module) -> Tensor:
+    return any_parameter(_embedding_module(language_model))
+
+
+def _embedding_module(language_model: nn.Module) -> nn.Module:
     model: Any = language_model
-    return any_parameter(model.get_input_embeddings())
+    return model.get_input_embeddings()

@@ -8,10 +8,11 @@ from torch import nn
 
 
 class TrainedNorms:
-    """Unfreezes every norm of a model and remembers the weights it came with."""
+    """Unfreezes every norm of a language model and remembers the weights it came with."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._parameters = norm_parameters(model)
+    def __init__(self, model: nn.Module, *, prefix: str = "") -> None:
+        """`prefix` is where the language model lies inside a larger one, whose vision tower stays frozen."""
+        self._parameters = norm_parameters(model, prefix=prefix)
         self._originals = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
@@ -44,7 +45,7 @@ class TrainedNorms:
             parameter.data = self._originals[name].to(parameter.device, parameter.dtype)
 
 
-def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def norm_parameters(model: nn.Module, *, prefix: str = "") -> dict[str, nn.Parameter]:
     """Parameters of all modules whose class is called a norm: LayerNorm, T5LayerNorm, LlamaRMSNorm, ..."""
     # torch leaves the items partly untyped.
     untyped: Any = model
@@ -52,6 +53,6 @@ def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {
         f"{path}.{name}": parameter
         for path, module in modules.items()
-        if type(module).__name__.endswith("Norm")
+        if path.startswith(prefix) and type(module).__name__.endswith("Norm")
         for name, parameter in module.named_parameters(recurse=False)
     }

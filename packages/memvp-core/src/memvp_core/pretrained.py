@@ -17,7 +17,7 @@ from memvp_core.config import MemVPConfig
 from memvp_core.files import is_elsewhere
 from memvp_core.injection import Injection
 from memvp_core.norms import TrainedNorms
-from memvp_core.saving import adapter_files, hub
+from memvp_core.saving import adapter_files, hub, lora_files
 from memvp_core.saving.base_model import base_name, describe_base
 from memvp_core.vision.tower import VisionTower
 
@@ -64,7 +64,7 @@ class AdapterFiles(nn.Module):
         if lora.has_lora(self.language_model):
             names = {name.removeprefix(_LANGUAGE_MODEL): value for name, value in (state or {}).items()}
             folder = Path(path) / adapter_files.LORA_FOLDER
-            lora.save_lora(self.language_model, folder, tensors=names or None, base_name=adapter.base_name)
+            lora_files.save_lora(self.language_model, folder, tensors=names or None, base_name=adapter.base_name)
         adapter_files.write_adapter(adapter, Path(path))
 
     def base_description(self) -> dict[str, Any]:
@@ -154,10 +154,10 @@ class AdapterFiles(nn.Module):
         if saved.lora_folder is None:
             return
         if lora.has_lora(self.language_model):
-            lora.fill_lora(self.language_model, saved.lora_folder)
+            lora_files.fill_lora(self.language_model, saved.lora_folder)
             return
         with self._injection.taken_out():
-            lora.load_lora(self.language_model, saved.lora_folder)
+            lora_files.load_lora(self.language_model, saved.lora_folder)
 
     def push_to_hub(self, repo_id: str, **settings: Any) -> str:
         """Send the adapter and a model card to the Hugging Face Hub; settings and result as in saving/hub.py."""

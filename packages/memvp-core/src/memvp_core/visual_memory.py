@@ -31,7 +31,7 @@ class VisualMemory:
     """What `VisualPrompt.encode` made."""
 
     projector: str
-    """Fingerprint of the projector that made them."""
+    """Which projector made them (`projector_name`)."""
 
     row_images: Int[Tensor, "I P"] | None = None
     """Which image of its entry a row shows, -1 where it only pads a shorter entry. None: all rows show one image."""
@@ -156,18 +156,31 @@ def _checked(memories: Iterable[VisualMemory]) -> list[VisualMemory]:
     memories = list(memories)
     if not memories:
         raise ValueError("expected at least one memory, got none.")
-    if len({memory.projector for memory in memories}) > 1:
+    if not all(is_same_projector(memory.projector, memories[0].projector) for memory in memories):
         raise ValueError("these memories come from different projectors: encode all images with the same adapter.")
     return memories
 
 
-def fingerprint(parameters: Mapping[str, Tensor]) -> str:
-    """A short hash of named weights: of evenly spaced samples, so it costs little, in bfloat16, so a cast keeps it."""
+def fingerprint(parameters: Mapping[str, Tensor], *, dtype: torch.dtype = torch.bfloat16) -> str:
+    """A short hash of named weights: of evenly spaced samples, so it costs little, and unchanged by a cast to `dtype`.
+
+    `dtype` has 16 bits.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(parameters.items()):
         flat = tensor.detach().flatten()
         step = max(1, flat.numel() // _SAMPLES_PER_TENSOR)
-        samples = flat[::step].to(device="cpu", dtype=torch.bfloat16).contiguous()
+        samples = flat[::step].to(device="cpu", dtype=dtype).contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(samples.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def projector_name(parameters: Mapping[str, Tensor]) -> str:
+    """Two fingerprints: the weights keep one of them through a cast to bfloat16, the other through one to float16."""
+    return ".".join(fingerprint(parameters, dtype=dtype) for dtype in (torch.bfloat16, torch.float16))
+
+
+def is_same_projector(one: str, other: str) -> bool:
+    """Whether two names mean the same weights, cast or not; files of before have the first fingerprint alone."""
+    return any(left == right for left, right in zip(one.split("."), other.split("."), strict=False))

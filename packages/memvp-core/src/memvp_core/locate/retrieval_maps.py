@@ -16,6 +16,8 @@ from torch import Tensor
 from memvp_core.injection import FFNHook, Slot
 from memvp_core.locate.editing import mask_rows, rows_in_box, scale_rows
 from memvp_core.locate.maps import mean_over_layers, mean_over_tokens, on_grid
+from memvp_core.memory.inputs import batch_of
+from memvp_core.memory.precision import without_autocast
 from memvp_core.memory.prompt import VisualPrompt
 from memvp_core.memory.reading import checked_index
 from memvp_core.model import MemVPModel
@@ -63,7 +65,8 @@ def retrieval_map(
     with _ffn_inputs(model) as inputs:
         kwargs = _decoder_start(model, input_ids) | kwargs
         model(input_ids, attention_mask, memory=memory, image_index=image_index, **kwargs)
-    index = checked_index(image_index, batch_shape=input_ids.shape, num_images=len(memory), has_images=True)
+    text = batch_of({"input_ids": input_ids} | kwargs, stack=model.memory_stack)
+    index = checked_index(image_index, batch_shape=text.shape, num_images=len(memory), has_images=True)
     memory = memory.to(input_ids.device)
     dtype = torch.promote_types(inputs[0].dtype, torch.float32)
     rows, positions = _key_parts(model.prompt, memory, dtype=dtype)
@@ -144,7 +147,8 @@ def _activations(
     found = x.new_zeros(*x.shape[:2], keys.shape[1])
     for image in range(len(keys)):
         here = (token_index == image).to(x.device)
-        found[here] = activation(x[here] @ keys[image].mT)
+        with without_autocast(x.device.type):
+            found[here] = activation(x[here] @ keys[image].mT)
     return found
 
 

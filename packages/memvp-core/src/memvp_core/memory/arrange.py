@@ -7,7 +7,7 @@ a sequence of the batch, or a single token when the index changes inside a seque
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ class Arrangement:
     inverse: Int[Tensor, "U"] | None
     """Where each unit of the batch went; None when the batch is sorted already."""
 
-    _repeated: dict[int, "Arrangement"] = field(default_factory=dict[int, "Arrangement"])
+    _repeated: dict[int, "Arrangement"] = field(default_factory=dict[int, "Arrangement"], init=False)
 
     @property
     def batch_size(self) -> int:
@@ -79,6 +79,12 @@ class Arrangement:
     def num_tokens(self) -> int | None:
         """Tokens of a sequence where units are tokens; None where any length will do."""
         return self.index.shape[1] if self.index.ndim == 2 else None
+
+    def to(self, device: torch.device) -> "Arrangement":
+        """The same order for states on a device."""
+        if self.order is None or self.inverse is None:
+            return self
+        return replace(self, order=self.order.to(device), inverse=self.inverse.to(device))
 
     def repeat(self, times: int) -> "Arrangement":
         """The same with every sequence `times` times in a row, as beam search has it; the entries keep their order.

@@ -80,6 +80,18 @@ class Entries:
         return next(part.dtype for part in parts if part is not None)
 
     @property
+    def device(self) -> torch.device:
+        """Of all parts."""
+        parts = (self.key_rows, self.value_rows, self.key_positions, self.value_positions)
+        return next(part.device for part in parts if part is not None)
+
+    def to(self, device: torch.device) -> "Entries":
+        """The same on a device; gradients come back."""
+        tensors = tuple(part.to(device) if isinstance(part, Tensor) else part for part in self.tensors)
+        moved = self.with_tensors(tensors)
+        return moved if self.live is None else replace(moved, live=self.live.to(device))
+
+    @property
     def tensors(self) -> tuple[Tensor | Scale | None, ...]:
         """The parts that may carry gradients, for `with_tensors`."""
         rows, positions = (self.key_rows, self.value_rows), (self.key_positions, self.value_positions)

@@ -26,7 +26,7 @@ from memvp_core.flops import Workload, choose_form
 from memvp_core.memory.arrange import Arrangement, arrange
 from memvp_core.memory.entries import Entries, ReadParts, Scale, entries_for, scaled, widened
 from memvp_core.memory.loops import read_loops
-from memvp_core.memory.precision import dot, wide
+from memvp_core.memory.precision import dot, wide, without_autocast
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -44,19 +44,23 @@ def read_form(
     dropout: float,
     form: Form,
 ) -> Float[Tensor, "B T D"]:
-    """What every token of x retrieves, in a form; the positions in `entries` are those of one layer."""
+    """What every token of x retrieves, in a form and in the dtype of `entries`, whatever autocast says.
+
+    The positions in `entries` are those of one layer.
+    """
     if form in ("direct", "reference"):
         # Folding again what is folded already changes nothing.
         entries = entries.folded()
     read_group = read_loops if form == "reference" else read_products
-    return read(
-        x,
-        entries=entries,
-        arrangement=arrangement,
-        activation=activation,
-        dropout=dropout,
-        read_group=read_group,
-    )
+    with without_autocast(x.device.type):
+        return read(
+            x,
+            entries=entries,
+            arrangement=arrangement,
+            activation=activation,
+            dropout=dropout,
+            read_group=read_group,
+        )
 
 
 def read(
@@ -169,7 +173,8 @@ def retrieve(
     if form == "factored":
         parts = ReadParts(rows, basis, key_positions, value_positions, visual_scale, retrieval_scale)
     else:
-        wide_rows = (rows if basis is None else rows @ basis.mT) * visual_scale
+        with without_autocast(x.device.type):
+            wide_rows = (rows if basis is None else rows @ basis.mT) * visual_scale
         parts = ReadParts(wide_rows, None, key_positions, value_positions, retrieval_scale=retrieval_scale)
     entries = entries_for(
         parts,

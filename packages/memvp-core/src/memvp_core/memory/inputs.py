@@ -1,12 +1,65 @@
 """The inputs of a call: what it may bring as images, and the Reading that is made of them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from memvp_core.config import MemVPConfig
+from memvp_core.config import MemVPConfig, TargetStack
+from memvp_core.memory.precision import product_dtype
 from memvp_core.memory.prompt import VisualPrompt
 from memvp_core.memory.reading import Images, Reading, checked_index, make_generating_reading, make_reading
-from memvp_core.visual_memory import VisualMemory
+from memvp_core.visual_memory import VisualMemory, is_same_projector
+
+_TEXT = ("input_ids", "inputs", "inputs_embeds", "encoder_outputs")
+_DECODER_TEXT = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
+_OUT_OF_ORDER = (
+    *("prefill_chunk_size", "prompt_lookup_num_tokens", "assistant_model", "assistant_early_exit", "use_mtp"),
+    *("token_healing", "negative_prompt_ids", "custom_generate"),
+)
+"""Ways of `generate` that give the layers other pieces of text than the prompt and then one token after another."""
+
+
+def batch_of(inputs: Mapping[str, Any], *, stack: TargetStack | None) -> Tensor:
+    """The text of a call, (B, T) or (B, T, D), whose sequences and tokens an image index counts.
+
+    `stack` is the one of an encoder-decoder that has the memory: with "decoder" it is the decoder's text.
+    """
+    names = (*_DECODER_TEXT, *_TEXT) if stack == "decoder" else _TEXT
+    text = next((inputs[name] for name in names if inputs.get(name) is not None), None)
+    if text is None:
+        raise ValueError("expected a text, as input_ids or inputs_embeds; got neither.")
+    return text if isinstance(text, Tensor) else text[0]
+
+
+def check_encoder_runs(inputs: Mapping[str, Any], *, images: tuple[Any, ...], stack: TargetStack | None) -> None:
+    """Refuse images for an encoder that will not run."""
+    given = any(one is not None and len(one) for one in images)
+    if given and stack == "encoder" and inputs.get("encoder_outputs") is not None:
+        raise ValueError(
+            "encoder_outputs come from an encoder that has read its images, so images given beside them would have "
+            "no effect: leave the images out, or give input_ids instead of encoder_outputs."
+        )
+
+
+def check_order(reading: Reading, settings: Mapping[str, Any], *, own: Any, stack: TargetStack | None) -> None:
+    """Refuse an index per token where `generate` does not show the layers the whole prompt, and then what follows it.
+
+    `settings` are what `generate` was called with, `own` the model's generation_config.
+    """
+    if reading.arrangement.num_tokens is None:
+        return
+    configs = (settings.get("generation_config"), own)
+    found = [
+        name for name in _OUT_OF_ORDER if settings.get(name) or any(getattr(config, name, None) for config in configs)
+    ]
+    if found or stack == "decoder":
+        what = f"with {found[0]}" if found else "in the decoder, which begins a text of its own,"
+        raise ValueError(
+            f"generating {what} does not go through the tokens of an image_index per token, "
+            f"{tuple(reading.arrangement.index.shape)}, from left to right: give one image per sequence."
+        )
 
 
 def read_inputs(
@@ -22,7 +75,7 @@ def read_inputs(
     is_generating: bool,
     is_training: bool,
 ) -> Reading:
-    """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model."""
+    """What the layers will read while `batch`, (B, T) or (B, T, D), goes through the language model of a dtype."""
     if memory is not None and visual_features is not None:
         raise ValueError("give visual_features or memory, not both.")
     has_images = memory is not None or (visual_features is not None and len(visual_features) > 0)
@@ -34,6 +87,7 @@ def read_inputs(
     if index.ndim == 2 and config.target_stack == "both":
         raise ValueError('an image_index per token needs one stack to count in; target_stack is "both".')
     num_tokens = batch.shape[1]
+    dtype = product_dtype(dtype, device=prompt.device.type)
     if is_generating:
         return make_generating_reading(prompt, images, image_index=index, num_tokens=num_tokens, dtype=dtype)
     return make_reading(prompt, images, image_index=index, num_tokens=num_tokens, dtype=dtype, is_training=is_training)
@@ -53,8 +107,8 @@ def feature_images(
 
 def memory_images(memory: VisualMemory, *, prompt: VisualPrompt, config: MemVPConfig, device: torch.device) -> Images:
     """What a memory holds, on the batch's device, if it was made by the prompt's projector."""
-    present = prompt.projector_fingerprint()
-    if memory.projector != present:
+    present = prompt.projector_name()
+    if not is_same_projector(memory.projector, present):
         raise ValueError(
             f"this memory was made by projector {memory.projector}, the model now has {present}: "
             "encode the images again with this model."

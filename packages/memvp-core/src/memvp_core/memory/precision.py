@@ -2,8 +2,12 @@
 
 A 16-bit product rounds the scores as coarsely as adding image rows to positions in 16 bits would (2 % of the visual
 part); kept in float32, the error of the `split` form falls tenfold. Only the inputs are kept for backward.
+
+Autocast would round every product's result again. So under it the memory computes as in a model whose weights have
+autocast's dtype: `product_dtype` says which that is, and autocast itself is off.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +16,21 @@ from torch import Tensor
 from torch.nn import functional
 
 _SHORT = (torch.float16, torch.bfloat16)
+
+
+def product_dtype(dtype: torch.dtype, *, device: str) -> torch.dtype:
+    """The dtype in which a model of this dtype multiplies here: autocast's where it is on; it leaves float64 alone."""
+    return torch.get_autocast_dtype(device) if _is_autocast(device) and dtype != torch.float64 else dtype
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """A block whose products have the dtype of their tensors."""
+    return torch.autocast(device, enabled=False) if _is_autocast(device) else nullcontext()
+
+
+def _is_autocast(device: str) -> bool:
+    # The meta device is asked too, and torch raises for what it cannot autocast.
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def dot(x: Float[Tensor, "E M D"], keys: Float[Tensor, "*E R D"]) -> Float[Tensor, "E M R"]:

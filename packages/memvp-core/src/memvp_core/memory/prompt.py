@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from memvp_core.config import Form, MemVPConfig
 from memvp_core.memory.entries import ReadParts, Scale
-from memvp_core.visual_memory import fingerprint
+from memvp_core.memory.precision import without_autocast
+from memvp_core.visual_memory import projector_name
 
 _ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 _KEY_POSITION_STD = 0.02
@@ -113,8 +114,9 @@ class VisualPrompt(nn.Module):
         """The smallest exact form of f(z): codes (W = C) where these are narrower than rows, else rows (W = D)."""
         if not self.config.has_projector:
             return features.new_empty(*features.shape[:2], 0)
-        codes = self.projector[:-1](features.to(self.dtype))
-        return codes if self.num_codes is not None else self.projector[-1](codes)
+        with without_autocast(self.device.type):
+            codes = self.projector[:-1](features.to(self.dtype))
+            return codes if self.num_codes is not None else self.projector[-1](codes)
 
     def forward(
         self,
@@ -126,7 +128,7 @@ class VisualPrompt(nn.Module):
         form: Form,
         dtype: torch.dtype,
     ) -> ReadParts:
-        """What the layers read, in the dtype of the language model; computed in that of the parameters.
+        """What the layers read, in the dtype of the language model; computed in that of the parameters, never autocast.
 
         Give raw `features`, or `codes` that `encode` made. `row_images` says which image of its entry a row shows,
         -1 for rows that only pad; `row_weights` scale what is visual in each row.
@@ -157,7 +159,8 @@ class VisualPrompt(nn.Module):
 
     def _rows(self, codes: Tensor, row_images: Tensor | None) -> Tensor:
         """f(z), and the embedding of the image that a row shows."""
-        rows = codes if self.num_codes is None else self.projector[-1](codes)
+        with without_autocast(self.device.type):
+            rows = codes if self.num_codes is None else self.projector[-1](codes)
         if self.config.num_images == 1:
             return rows
         return rows + functional.embedding(_numbers_of(codes, row_images), self.image_embedding)
@@ -184,10 +187,10 @@ class VisualPrompt(nn.Module):
             retrieval_scale = retrieval_scale * self.retrieval_gates[:, None]
         return visual_scale, retrieval_scale
 
-    def projector_fingerprint(self) -> str:
-        """Names the projector's present weights."""
+    def projector_name(self) -> str:
+        """Names the projector's present weights, as `is_same_projector` compares them."""
         named = self.projector.named_parameters() if self.config.has_projector else ()
-        return fingerprint(dict(named))
+        return projector_name(dict(named))
 
 
 def any_parameter(module: nn.Module) -> nn.Parameter:

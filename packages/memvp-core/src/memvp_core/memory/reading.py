@@ -1,6 +1,6 @@
 """A Reading is all that the layers need to know during one call: which tokens see which image, and its rows."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -54,19 +54,41 @@ class Reading:
     decoding: "Reading | None" = None
     """What a single new token reads: the image of the last one, in the form that suits one token."""
 
+    _elsewhere: dict[torch.device, "Reading"] = field(default_factory=dict[torch.device, "Reading"], init=False)
+
+    def on(self, device: torch.device) -> "Reading":
+        """The same for layers on another device, to which it is moved once for all of them."""
+        if self.entries.device == device:
+            return self
+        if device not in self._elsewhere:
+            entries, arrangement = self.entries.to(device), self.arrangement.to(device)
+            self._elsewhere[device] = replace(self, entries=entries, arrangement=arrangement)
+        return self._elsewhere[device]
+
     def retrieve(self, x: Tensor, *, layer: int, activation: Activation) -> Tensor:
         """What x (B, T, D) retrieves in a layer, counted over the layers with memory."""
-        if self.decoding is not None and x.shape[1] == 1:
-            return self.decoding.retrieve(x, layer=layer, activation=activation)
+        num_new = 0 if self.decoding is None else self._num_new(x)
+        if self.decoding is not None and num_new:
+            new = self.decoding.retrieve(x[:, -num_new:], layer=layer, activation=activation)
+            if num_new == x.shape[1]:
+                return new
+            prompt = self.retrieve(x[:, :-num_new], layer=layer, activation=activation)
+            return torch.cat([prompt, new], dim=1)
+        here = self.on(x.device)
         found = read_form(
-            x.to(self.entries.dtype),
-            entries=self.entries.of_layer(layer),
-            arrangement=self.arrangement_of(x),
+            x.to(here.entries.dtype),
+            entries=here.entries.of_layer(layer),
+            arrangement=here.arrangement_of(x),
             activation=activation,
             dropout=self.dropout,
             form=self.form,
         )
         return found.to(x.dtype)
+
+    def _num_new(self, x: Tensor) -> int:
+        """How many of the last tokens are new ones: all of one, and without a cache those beyond the prompt's."""
+        num_tokens = x.shape[1] if self.arrangement.num_tokens is None else self.arrangement.num_tokens
+        return 1 if x.shape[1] == 1 else max(0, x.shape[1] - num_tokens)
 
     def scaled(self, factor: float) -> "Reading":
         """The same with s times a factor."""

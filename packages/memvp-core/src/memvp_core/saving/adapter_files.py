@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memvp_core import lora
 from memvp_core.backbones import FFNSite
 from memvp_core.config import MemVPConfig
 from memvp_core.files import read_json, read_tensors, write_json, write_tensors
 from memvp_core.saving.base_model import check_base
+from memvp_core.saving.lora_files import is_lora_folder
 from memvp_core.vision.tower import VisionTower
 
 _PEFT_TYPE = "MEMVP"
@@ -53,7 +53,7 @@ class SavedAdapter:
     def lora_folder(self) -> Path | None:
         """Where the LoRA beside it lies, if there is one."""
         folder = None if self.path is None else self.path / LORA_FOLDER
-        return folder if folder is not None and lora.is_lora_folder(folder) else None
+        return folder if folder is not None and is_lora_folder(folder) else None
 
 
 def write_adapter(adapter: SavedAdapter, path: Path) -> None:

@@ -18,6 +18,7 @@ from memvp_core.backbones import FFNSite, find_sites
 from memvp_core.injection import Injection, refuse_second_memory
 from memvp_core.memory.arrange import NO_IMAGE, arrange
 from memvp_core.memory.entries import ReadParts, entries_for
+from memvp_core.memory.precision import product_dtype
 from memvp_core.memory.reading import Reading
 from memvp_core.vision.features import FeatureSpec, tower_features
 
@@ -55,7 +56,7 @@ class VisionTower(nn.Module):
             return tower_features(self.tower, pixel_values, self.spec)
 
     def _reading(self, pixel_values: Tensor) -> Reading:
-        keys, values = self.adapters(pixel_values.dtype)
+        keys, values = self.adapters(product_dtype(pixel_values.dtype, device=pixel_values.device.type))
         # One unit without an image: however many images come, they all read the same rows.
         arrangement = arrange(torch.tensor([NO_IMAGE]), device=keys.device)
         parts = ReadParts(None, None, keys, values, retrieval_scale=self.adapter_scale)
