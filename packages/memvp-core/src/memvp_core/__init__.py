@@ -9,8 +9,10 @@ injection: the retrieval beside these networks, by hooks
 lora: LoRA on the language model, through PEFT
 norms: the language model's norms, trained along
 offload: weights that accelerate keeps elsewhere between calls
+scales: which retrieval scale does a pretrained model no harm
 flops: what a form costs, and which one `auto` takes
 reference: the paper's equations as loops
+trainer_face: what Trainer and PEFT ask of a model
 trainer: adapters in the checkpoints of transformers' Trainer
 files: tensors and settings on disk
 """

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from memvp_core import lora
 from memvp_core.backbones import FFNSite, choose_layers, find_sites, language_prefix, text_config
 from memvp_core.config import MemVPConfig, TargetStack
-from memvp_core.injection import Injection, refuse_reentrant, refuse_second_memory
+from memvp_core.injection import Injection, refuse_second_memory
 from memvp_core.memory.inputs import batch_of, check_encoder_runs, check_features, check_order, read_inputs
 from memvp_core.memory.prompt import VisualPrompt, any_parameter
 from memvp_core.memory.reading import Reading
@@ -24,6 +24,7 @@ from memvp_core.norms import TrainedNorms
 from memvp_core.offload import execution_device, refuse_offloaded
 from memvp_core.pretrained import AdapterFiles
 from memvp_core.saving import adapter_files
+from memvp_core.trainer_face import TrainerFace
 from memvp_core.vision.tower import VisionTower
 from memvp_core.visual_memory import VisualMemory
 
@@ -43,7 +44,7 @@ def get_memvp_model(
     return MemVPModel(language_model, config, vision_tower, sites=sites)
 
 
-class MemVPModel(AdapterFiles, nn.Module):
+class MemVPModel(AdapterFiles, TrainerFace, nn.Module):
     """A language model and its visual prompt; only the prompt, and a LoRA if there is one, are trainable."""
 
     def __init__(
@@ -250,40 +251,6 @@ class MemVPModel(AdapterFiles, nn.Module):
         for name, parameter in self.language_model.named_parameters():
             parameter.requires_grad_(name in self._trainable_before)
 
-    def activation_checkpointing_enable(
-        self,
-        activation_checkpointing_kwargs: dict[str, Any] | None = None,
-        every_n_layers: int = 1,
-        offload: bool = False,
-    ) -> None:
-        """Recompute layers in backward; the memory goes along. Non-reentrant unless the settings say otherwise.
-
-        The arguments are those of transformers' models, of which older ones have the first alone.
-        """
-        settings = activation_checkpointing_kwargs or {"use_reentrant": False}
-        refuse_reentrant(settings)
-        language_model: Any = self.language_model
-        given = {"every_n_layers": every_n_layers, "offload": offload}
-        others = {} if given == {"every_n_layers": 1, "offload": False} else given
-        if hasattr(language_model, "activation_checkpointing_enable"):
-            language_model.activation_checkpointing_enable(settings, **others)
-        else:
-            language_model.gradient_checkpointing_enable(settings, **others)
-
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """The former name of `activation_checkpointing_enable`."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
-
-    def activation_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        language_model: Any = self.language_model
-        if hasattr(language_model, "activation_checkpointing_disable"):
-            language_model.activation_checkpointing_disable()
-        else:
-            language_model.gradient_checkpointing_disable()
-
-    gradient_checkpointing_disable = activation_checkpointing_disable
-
     def add_lora(self, lora_config: Any) -> None:
         """Put a `peft.LoraConfig` on the language model; target names are those of the language model."""
         with self._injection.taken_out():
@@ -300,39 +267,6 @@ class MemVPModel(AdapterFiles, nn.Module):
         sites = [adapter_files.plain_site(site) for site in self._injection.sites]
         self._injection = Injection(self.language_model, sites=sites)
         self.has_merged_lora = True
-
-    @property
-    def peft_config(self) -> Any:
-        """Absent, as on any module that PEFT has not wrapped."""
-        raise AttributeError("peft_config")
-
-    @peft_config.setter
-    def peft_config(self, value: Any) -> None:
-        # PEFT leaves its settings on every module it has wrapped: the one sure sign of get_peft_model(self).
-        raise ValueError(
-            "get_peft_model on a MemVPModel would freeze the visual memory and put LoRA on the projector: build the "
-            "model again and use model.add_lora(lora_config), which puts it on the language model."
-        )
-
-    @property
-    def config(self) -> Any:
-        """The language model's, for transformers' Trainer; the memory's settings are `memvp_config`."""
-        return self.language_model.config
-
-    @property
-    def generation_config(self) -> Any:
-        """The language model's, for transformers' Seq2SeqTrainer, which also sets it."""
-        return self.language_model.generation_config
-
-    @generation_config.setter
-    def generation_config(self, value: Any) -> None:
-        language_model: Any = self.language_model
-        language_model.generation_config = value
-
-    @property
-    def loss_type(self) -> Any:
-        """The language model's: by it Trainer knows which labels count."""
-        return getattr(self.language_model, "loss_type", None)
 
 
 def _uncompiled(function: Callable[..., Reading]) -> Callable[..., Reading]:

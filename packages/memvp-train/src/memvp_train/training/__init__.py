@@ -11,6 +11,8 @@ drive: workers started until the last step is there
 worker: what one training process does
 batches: the batches of a rank
 validation_batches: its share of the validation table
+start: the first batch with and without the memory, before training
+base_model: which language model is trained on
 loop: which step when, what is written down
 loss: the loss of a micro-batch
 validation: scores, the best step, when to stop
