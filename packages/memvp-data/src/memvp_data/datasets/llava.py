@@ -24,6 +24,7 @@ from memvp_data.datasets.records import (
     checked_text,
     label,
     placed,
+    said_fields,
     shown,
     text,
     texts,
@@ -55,9 +56,10 @@ def read_questions(
     """Stream evaluation questions {"question_id", "image"?, "text", "category"?}; the category becomes the task.
 
     A .json file is an array as LLaVA's script for ScienceQA writes it: its conversations begin with the question. Where
-    a file repeats an id, as LLaVA's for MME and TextVQA do, the second gets "#2" behind it, and the field question_id
-    keeps what the file said. `answers` is a file of {"question_id", "answer": str or list of str} that must match the
-    questions one to one; then no id may come twice. Raises `DatasetError` naming the line.
+    a file repeats an id, as LLaVA's for MME and TextVQA do, the second gets "#2" behind it; its field question_id, and
+    that of an id too long to be kept, is what the file said. `answers` is a file of {"question_id", "answer": str or
+    list of str} that must match the questions one to one; then no id may come twice. Raises `DatasetError` naming the
+    line.
     """
     path, images, ids = Path(path), ImageFolder(image_root), NumberedIds()
     key = None if answers is None else _read_answers(Path(answers))
@@ -133,7 +135,7 @@ def _question(
         task=text(record, "category", default=""),
         answers=(key or {}).get(name, ()),
         source=source,
-        fields={} if name == to_id(said) else {"question_id": said},
+        fields=said_fields(name, said),
     )
 
 

@@ -15,7 +15,17 @@ from memvp_data.datasets.chats import numbered_records
 from memvp_data.datasets.csv_files import read_csv
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.kinds import TABLES, kind_of
-from memvp_data.datasets.records import ImageFolder, OnceOnly, check_no_other_image, label, placed, shown, text, texts
+from memvp_data.datasets.records import (
+    ImageFolder,
+    OnceOnly,
+    check_no_other_image,
+    label,
+    placed,
+    said_fields,
+    shown,
+    text,
+    texts,
+)
 from memvp_data.samples import Sample, Turn, to_id
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -94,13 +104,15 @@ def _sample(row: Mapping[str, Any], *, number: int, columns: Columns, images: Im
     image, question = text(row, columns.image, default=""), text(row, columns.question)
     if not question.strip():
         raise DatasetError(f"its {columns.question!r} is empty; ask something, or take the row out")
+    said = str(number) if row.get(columns.id) in (None, "") else label(row, columns.id)
     return Sample(
-        id=to_id(str(number) if row.get(columns.id) in (None, "") else label(row, columns.id)),
+        id=to_id(said),
         image_ids=(images.id(image),) if image else (),
         turns=(Turn("user", question),),
         task=text(row, columns.task, default=""),
         answers=_answers(row, columns.answer),
         source=source,
+        fields=said_fields(to_id(said), said),
     )
 
 

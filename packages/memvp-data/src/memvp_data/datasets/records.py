@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.json_files import DatasetError
-from memvp_data.samples import SampleError, to_id
+from memvp_data.ids import SampleError, names_of, to_id
 
 MAX_TEXT = 1 << 20  # characters; the longest conversation of the LLaVA files is below 2 ** 18
 _MAX_MESSAGE = 500
@@ -77,6 +77,11 @@ def label(record: Mapping[str, Any], name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DatasetError(f'"{name}" must be a string or an integer, got {shown(value)}')
     return str(value)
+
+
+def said_fields(name: str, said: str) -> dict[str, str]:
+    """The field question_id, which predictions give back, of a question whose id is not what the file said."""
+    return {} if name == to_id(said) and not names_of([name]) else {"question_id": said}
 
 
 def one_of(value: str, known: Mapping[str, Any] | tuple[str, ...], *, what: str) -> str:

@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from memvp_data.files.storage import Folder, ShardError
@@ -73,7 +74,7 @@ class ShardReader:
     @cached_property
     def same(self) -> dict[str, str]:
         """Keys whose content is stored under another key, each with that key."""
-        return same_of((row.key, row.shard, row.offset) for row in self._all_rows())
+        return same_of((row.id, row.shard, row.offset) for row in self._all_rows())
 
     def shard_of(self, key: str) -> str:
         """File name of the shard that holds a key."""
@@ -81,7 +82,7 @@ class ShardReader:
 
     def stored_in(self, shard: str) -> list[str]:
         """Keys of a shard in its order, without those that stand for another one (see `same`)."""
-        keys = dict.fromkeys(self._index.filter(pc.field("shard") == shard)["key"].to_pylist())
+        keys = dict.fromkeys(row.id for row in _index_rows(self._index.filter(pc.field("shard") == shard)))
         return [key for key in keys if key in self._rows and key not in self.same]
 
     @property
@@ -100,7 +101,7 @@ class ShardReader:
 
     def hash_of(self, number: int) -> str:
         """SHA-256 of the member of that number."""
-        return self._columns[-1][number].as_py()
+        return self._columns[5][number].as_py()
 
     def is_hashed(self, shard: str) -> bool:
         """Whether this reader has hashed the whole shard, which has not changed since. Raises what was found amiss."""
@@ -125,7 +126,7 @@ class ShardReader:
         rows = (row for row in self._all_rows() if row.key in self._rows and (shards is None or row.shard in shards))
         for shard, in_shard in groupby(rows, key=lambda row: row.shard):
             with self.opened(shard) as file:
-                for key, members in groupby(in_shard, key=lambda row: row.key):
+                for key, members in groupby(in_shard, key=lambda row: row.id):
                     is_hashed = self.is_hashed(shard)
                     yield key, {row.suffix: self._next(file, row, is_hashed=is_hashed) for row in members}
 
@@ -152,7 +153,10 @@ class ShardReader:
         for key, rows in groupby(self._columns[0].to_pylist()):
             start, number = number, number + len(list(rows))
             if key not in left_out:
-                yield key, range(start, number)
+                yield self._id(key, start), range(start, number)
+
+    def _id(self, key: str, number: int) -> str:
+        return self._row(number).id if self._columns[6][number].is_valid else key
 
     def _rows_of(self, key: str) -> range:
         if key not in self._rows:
@@ -163,8 +167,7 @@ class ShardReader:
         return IndexRow(*(column[number].as_py() for column in self._columns))
 
     def _all_rows(self) -> Iterator[IndexRow]:
-        for batch in self._index.to_batches(max_chunksize=_ROWS_AT_ONCE):
-            yield from map(IndexRow, *(column.to_pylist() for column in batch.columns))
+        return _index_rows(self._index)
 
     def _member(self, row: IndexRow, *, is_hashed: bool) -> bytes:
         try:
@@ -189,6 +192,11 @@ class ShardReader:
 
     def _unreadable(self, shard: str, error: OSError) -> ShardError:
         return ShardError(f"shard {self._tars.where(shard)} cannot be read ({error}); write the shards again")
+
+
+def _index_rows(index: pa.Table) -> Iterator[IndexRow]:
+    for batch in index.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        yield from map(IndexRow, *(column.to_pylist() for column in batch.columns))
 
 
 def _check_modes(verify: str, on_damage: str) -> None:
