@@ -8,12 +8,14 @@ tables and the index of shards have a column for it.
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAX_ID = 128
 MAX_NAME_BYTES = 4096  # as long as a path may be on Linux
 ID_PATTERN = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_ID}}}")
+_LISTED, _LISTED_CHARACTERS = 10, 600
 
 # "_" opens an escape. The frequent characters of file names get one letter, all others their UTF-8 bytes as "_xHH".
 _ESCAPES = {"/": "_s", ".": "_d", "_": "_u"}
@@ -89,6 +91,13 @@ def with_name(name: str, names: Mapping[str, str]) -> str:
     if (made := to_id(names[name])) != name:
         raise SampleError(f"id {name!r} is said to stand for {names[name]!r}, whose id is {made!r}; write it again")
     return made
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ten of some names, for a sentence about all of them: at most 600 characters in all."""
+    short, first = reprlib.Repr(), names[:_LISTED]
+    short.maxstring = _LISTED_CHARACTERS // max(1, len(first))
+    return ", ".join(map(short.repr, map(str, first))) + (", ..." if len(names) > _LISTED else "")
 
 
 def _shortened(foreign: str, *, escaped: str) -> ShortenedId:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from memvp_data.features.rows import DTYPES, fill_rows, is_finite
 from memvp_data.files.storage import ShardError
+from memvp_data.ids import listed
 from memvp_data.shards.manifest import Manifest
 from memvp_data.shards.quarantine import Quarantine
 from memvp_data.shards.reader import OnDamage, ShardReader, Verify
@@ -111,9 +112,9 @@ class FeatureStore:
 
     def load(self, image_ids: Sequence[str], dtype: torch.dtype = torch.float32) -> Tensor:
         """(n, g, c): the features of these images in this order. Raises `ShardError` for an image that is not there."""
-        for image_id in image_ids:
-            if image_id not in self._places:
-                raise ShardError(f"no features of image {image_id!r} in {self._reader.folder}; extract them for it")
+        if missing := [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._places]:
+            what = f"image {missing[0]!r}" if len(missing) == 1 else f"{len(missing):,} images ({listed(missing)})"
+            raise ShardError(f"no features of {what} in {self._reader.folder}; extract them for it")
         if self._is_small and image_ids:
             return self._all()[[self._places[image_id] for image_id in image_ids]].to(dtype)
         return self._read(image_ids).to(dtype)
