@@ -1,26 +1,27 @@
 """Random and ordered access to a folder of shards through its index. No byte is handed out before its hash is checked.
 
-The check is that of the member when it is read, or that of the whole shard if this reader has taken it and the file has
-not changed since.
+The check is that of the member when it is first read, or that of the whole shard if this reader has taken it; what was
+checked once is trusted until the file changes.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator
-from functools import cached_property
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from memvp_data.files.storage import Folder, ShardError
+from memvp_data.shards.beside import checked_in_order
 from memvp_data.shards.deduplication import same_of
 from memvp_data.shards.layout import IndexRow
 from memvp_data.shards.manifest import Manifest, read_index
 from memvp_data.shards.quarantine import Quarantine, inspect
 from memvp_data.shards.verification import find_faults
-from memvp_data.shards.verified import HashedShards
+from memvp_data.shards.verified import ShardState, SoundMembers
 
 Verify = Literal["size", "full", "background"]
 OnDamage = Literal["fail", "quarantine"]
@@ -40,8 +41,9 @@ class ShardReader:
     ) -> None:
         """A folder by path or URL; `shards` is where its tars lie if not beside the manifest.
 
-        verify: "size" checks manifest, index, lengths and counts now, and each member when it is read; "full" hashes
-        every shard now; "background" does so in a thread while reading goes on, and a fault stops the next read.
+        verify: "size" checks manifest, index, lengths and counts now, and each member when it is first read; "full"
+        hashes every shard now; "background" checks all members in a thread while reading goes on, each once whoever
+        comes first, and a fault stops the next read.
         on_damage: "fail" raises `ShardError` with the first fault; "quarantine" hashes everything now, leaves damaged
         keys out, and `quarantine` has the account.
         """
@@ -54,7 +56,7 @@ class ShardReader:
         names = self._columns[1].dictionary_encode()
         self._names, self._codes = names.dictionary.to_pylist(), names.indices.to_numpy()
         self._offsets, self._sizes = (column.to_numpy() for column in self._columns[3:5])
-        self._hashed = HashedShards(self._tars, manifest=self.manifest, index=self._index)
+        self.sound = SoundMembers(self._tars, manifest=self.manifest, index=self._index)
         self.quarantine = self._check(verify=verify, on_damage=on_damage)
         self._rows = dict(self._places())
 
@@ -104,9 +106,17 @@ class ShardReader:
         return self._columns[5][number].as_py()
 
     def is_hashed(self, shard: str) -> bool:
-        """Whether this reader has hashed the whole shard, which has not changed since. Raises what was found amiss."""
-        self._hashed.raise_fault()
-        return shard in self._hashed
+        """Whether this reader has hashed all of a shard, which has not changed since. Raises what was found amiss."""
+        return shard in self.sound
+
+    @property
+    def num_members(self) -> int:
+        """Rows of the index."""
+        return len(self._index)
+
+    def path_of(self, shard: str) -> Path:
+        """A shard on this machine's disks; what is read from it is unchecked."""
+        return self._tars.path_of(shard)
 
     def opened(self, shard: str) -> BinaryIO:
         """A shard for reading; what is read from it is unchecked."""
@@ -118,21 +128,25 @@ class ShardReader:
     def read(self, key: str) -> dict[str, bytes]:
         """The members of a key by suffix. Raises `ShardError` naming shard and key if one is not what was written."""
         rows = self.rows(key)
-        is_hashed = self.is_hashed(rows[0].shard)
-        return {row.suffix: self._member(row, is_hashed=is_hashed) for row in rows}
+        state = self.sound.state(rows[0].shard)
+        members = [_Member(number, row, self._bytes(row)) for number, row in zip(self._rows[key], rows, strict=True)]
+        self._check_members(members, state=state)
+        return _by_suffix(members)
 
     def stream(self, shards: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
         """(key, members) of all shards or these, in their order: each is opened once and read forwards."""
-        rows = (row for row in self._all_rows() if row.key in self._rows and (shards is None or row.shard in shards))
-        for shard, in_shard in groupby(rows, key=lambda row: row.shard):
+        rows = (
+            (number, row)
+            for number, row in enumerate(self._all_rows())
+            if row.key in self._rows and (shards is None or row.shard in shards)
+        )
+        for shard, in_shard in groupby(rows, key=lambda one: one[1].shard):
             with self.opened(shard) as file:
-                for key, members in groupby(in_shard, key=lambda row: row.id):
-                    is_hashed = self.is_hashed(shard)
-                    yield key, {row.suffix: self._next(file, row, is_hashed=is_hashed) for row in members}
+                yield from self._in_order(file, shard, in_shard)
 
     def wait_until_verified(self) -> None:
         """With `verify="background"`: until every shard is hashed. Raises `ShardError` at a fault."""
-        self._hashed.wait()
+        self.sound.wait()
 
     def _check(self, *, verify: Verify, on_damage: OnDamage) -> Quarantine | None:
         if on_damage == "quarantine":
@@ -140,10 +154,10 @@ class ShardReader:
         for fault in find_faults(self._tars, manifest=self.manifest, index=self._index, full=False):
             raise ShardError(fault.message)
         for entry in self.manifest.shards if verify == "full" else ():
-            for message in self._hashed.hash(entry):
+            for message in self.sound.hash(entry):
                 raise ShardError(message)
         if verify == "background":
-            self._hashed.start()
+            self.sound.start()
         return None
 
     def _places(self) -> Iterator[tuple[str, range]]:
@@ -169,29 +183,61 @@ class ShardReader:
     def _all_rows(self) -> Iterator[IndexRow]:
         return _index_rows(self._index)
 
-    def _member(self, row: IndexRow, *, is_hashed: bool) -> bytes:
+    def _in_order(
+        self, file: BinaryIO, shard: str, rows: Iterable[tuple[int, IndexRow]]
+    ) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """(key, members) of a shard; what is not yet known is hashed on a second core while reading goes on."""
+        is_known, state = shard in self.sound, self.sound.state(shard)
+        read: Iterable[list[_Member]] = (
+            [_Member(number, row, self._next(file, row)) for number, row in members]
+            for _, members in groupby(rows, key=lambda one: one[1].key)
+        )
+        check = partial(self._check_members, state=state)
+        for members in read if is_known else checked_in_order(read, check=check, num_bytes=_num_bytes):
+            if is_known:
+                check(members)
+            yield members[0].row.id, _by_suffix(members)
+
+    def _check_members(self, members: Sequence["_Member"], *, state: ShardState) -> None:
+        """Hash what is not known to be sound of the members of a key, whose shard was in this state before reading."""
+        is_same = self.sound.state(members[0].row.shard) is state
+        for number, row, data in members:
+            if is_same and self.sound.knows(state, number) and len(data) == row.size:
+                continue
+            if len(data) != row.size or hashlib.sha256(data).hexdigest() != row.sha256:
+                where, place = self._tars.where(row.shard), f"{row.suffix}, byte {row.offset}"
+                raise ShardError(f"shard {where} is damaged at key {row.key!r} ({place}); write it again")
+            self.sound.add(state, number)
+
+    def _bytes(self, row: IndexRow) -> bytes:
         try:
-            data = self._tars.read(row.shard, offset=row.offset, size=row.size)
+            return self._tars.read(row.shard, offset=row.offset, size=row.size)
         except OSError as error:
             raise self._unreadable(row.shard, error) from None
-        return self._checked(data, row, is_hashed=is_hashed)
 
-    def _next(self, file: BinaryIO, row: IndexRow, *, is_hashed: bool) -> bytes:
+    def _next(self, file: BinaryIO, row: IndexRow) -> bytes:
         try:
             file.seek(row.offset)
-            data = file.read(row.size)
+            return file.read(row.size)
         except OSError as error:
             raise self._unreadable(row.shard, error) from None
-        return self._checked(data, row, is_hashed=is_hashed)
-
-    def _checked(self, data: bytes, row: IndexRow, *, is_hashed: bool) -> bytes:
-        if len(data) == row.size and (is_hashed or hashlib.sha256(data).hexdigest() == row.sha256):
-            return data
-        where, place = self._tars.where(row.shard), f"{row.suffix}, byte {row.offset}"
-        raise ShardError(f"shard {where} is damaged at key {row.key!r} ({place}); write it again")
 
     def _unreadable(self, shard: str, error: OSError) -> ShardError:
         return ShardError(f"shard {self._tars.where(shard)} cannot be read ({error}); write the shards again")
+
+
+class _Member(NamedTuple):
+    number: int
+    row: IndexRow
+    data: bytes
+
+
+def _by_suffix(members: Sequence[_Member]) -> dict[str, bytes]:
+    return {one.row.suffix: one.data for one in members}
+
+
+def _num_bytes(members: Sequence[_Member]) -> int:
+    return sum(len(one.data) for one in members)
 
 
 def _index_rows(index: pa.Table) -> Iterator[IndexRow]:
