@@ -6,7 +6,7 @@ looked at when a record is first read; its hash is, again, after its shard has c
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memvp_data.features.mapped import MappedShards
+from memvp_data.features.mapped import Mapped, MappedShards
 from memvp_data.shards.beside import check_all
 from memvp_data.shards.verified import ShardState
 
-_WORTH_A_THREAD = 1 << 20  # bytes: starting one costs a tenth of a millisecond, hashing these half of one
+_WORTH_A_THREAD = 8 << 20  # bytes: hashing less is over before a thread has found its core
 
 # As integers: the smallest pattern of exponent bits that is no finite number, for the four ways to store a float.
 _INFINITE = {
@@ -62,39 +62,48 @@ class _Rows:
         self.shards, self.header, self.finite, self.refused = shards, header, finite, list[int]()
 
     def read(self, shard: str, places: list[_Place]) -> None:
-        """Copy the records of a shard, then look at those that were not looked at before."""
-        reader, whole = self.shards.reader, list[_Place]()
+        """Copy the records of a shard, and look at those that were not looked at before."""
         data, state = self.shards.at(shard)
+        sound, seen, unseen = self.shards.reader.sound, list[_Place](), list[_Place]()
         for one in places:
-            start, end = one.offset + len(self.header), one.offset + one.size
-            if end <= len(data) and end - start == self.target.shape[1]:
-                self.target[one.place] = data[start:end]
-                if data[one.offset : start].tobytes() == self.header:
-                    whole.append(one)
-                    continue
-            self.refused.append(one.place)
-        is_same = reader.sound.state(shard) is state
-        known = {one.number for one in whole if is_same and reader.sound.knows(state, one.number)}
-        unseen = [one for one in whole if one.number not in known or not self.finite[one.number]]
-        check = partial(self._check, state=state, known=known)
-        if len(unseen) * self.target.shape[1] < _WORTH_A_THREAD:
-            for one in unseen:
-                check(one)
-        else:
-            check_all(unseen, check=check)
+            (seen if self.finite[one.number] and sound.knows(state, one.number) else unseen).append(one)
+        for one in seen:
+            self._copy(one, data=data)
+        self._look_at(unseen, data=data, state=state)
+        if sound.state(shard) is not state:  # it has changed meanwhile, and what was copied may be of before or after
+            self.refused += [one.place for one in seen if not self._is_sound(one)]
 
-    def _check(self, one: _Place, *, state: ShardState, known: Collection[int]) -> None:
-        if one.number not in known:
-            if _hash(self.header, self.target[one.place]) != self.shards.reader.hash_of(one.number):
-                self.refused.append(one.place)
-                return
-            self.shards.reader.sound.add(state, one.number)
+    def _look_at(self, unseen: list[_Place], *, data: Mapped, state: ShardState) -> None:
+        check = partial(self._copy_and_check, data=data, state=state)
+        if len(unseen) * self.target.shape[1] >= _WORTH_A_THREAD:
+            check_all(unseen, check=check)
+            return
+        for one in unseen:
+            check(one)
+
+    def _copy(self, one: _Place, *, data: Mapped) -> bool:
+        """Whether a record of the right length and beginning was there."""
+        start, end = one.offset + len(self.header), one.offset + one.size
+        is_whole = end <= len(data) and end - start == self.target.shape[1]
+        if is_whole:
+            self.target[one.place] = data[start:end]
+        if is_whole and data[one.offset : start].tobytes() == self.header:
+            return True
+        self.refused.append(one.place)
+        return False
+
+    def _copy_and_check(self, one: _Place, *, data: Mapped, state: ShardState) -> None:
+        if not self._copy(one, data=data):
+            return
         signed, unsigned, limits = self.numbers
-        if signed[one.place].max() < limits[0] and unsigned[one.place].max() < limits[1]:
-            # For ever: it is true of all bytes of that hash.
-            self.finite[one.number] = True
+        if self._is_sound(one) and signed[one.place].max() < limits[0] and unsigned[one.place].max() < limits[1]:
+            self.shards.reader.sound.add(state, one.number)
+            self.finite[one.number] = True  # for ever: all bytes of that hash are
         else:
             self.refused.append(one.place)
+
+    def _is_sound(self, one: _Place) -> bool:
+        return _hash(self.header, self.target[one.place]) == self.shards.reader.hash_of(one.number)
 
 
 def is_finite(features: Tensor) -> bool:

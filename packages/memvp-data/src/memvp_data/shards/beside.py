@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeVar
 from memvp_data.files.storage import ShardError
 
 T = TypeVar("T")
-# Handing a group over costs tens of microseconds, hashing half a MiB 300.
-_GROUP_BYTES, _GROUPS_AHEAD = 512 << 10, 4
+# Handing a group over costs tens of microseconds, hashing a MiB 600.
+_GROUP_BYTES, _GROUPS_AHEAD = 1 << 20, 8
 
 
 class _Checked(NamedTuple):

@@ -163,14 +163,11 @@ class ShardReader:
     def _places(self) -> Iterator[tuple[str, range]]:
         """Of every key that is served, the numbers of its rows in the index."""
         left_out = {key for keys in self.quarantine.left_out.values() for key in keys} if self.quarantine else ()
-        number = 0
+        number, is_shortened = 0, self._columns[6].is_valid().to_numpy(zero_copy_only=False)
         for key, rows in groupby(self._columns[0].to_pylist()):
             start, number = number, number + len(list(rows))
             if key not in left_out:
-                yield self._id(key, start), range(start, number)
-
-    def _id(self, key: str, number: int) -> str:
-        return self._row(number).id if self._columns[6][number].is_valid else key
+                yield self._row(start).id if is_shortened[start] else key, range(start, number)
 
     def _rows_of(self, key: str) -> range:
         if key not in self._rows:
