@@ -250,6 +250,18 @@ def test_a_shard_that_was_replaced_cut_or_taken_away_is_mapped_anew(tmp_path: Pa
     assert torch.equal(store.load(list(content)), expected)
 
 
+def test_where_nothing_can_be_mapped_shards_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("unable to mmap 64 bytes: Cannot allocate memory (12)")
+
+    content = tensors(8)
+    store = store_of(tmp_path, content)
+    store._is_small = False
+    monkeypatch.setattr("memvp_data.features.mapped.torch.from_file", refuse)
+    for _ in range(2):
+        assert torch.equal(store.load(list(content), dtype=torch.float16), torch.stack([*content.values()]))
+
+
 def put(path: Path, data: bytes) -> None:
     """A new file in the place of the old one, as writers of shards put it."""
     path.with_suffix(".new").write_bytes(data)

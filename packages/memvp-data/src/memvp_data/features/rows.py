@@ -44,7 +44,7 @@ def fill_rows(
     rows = _Rows(found, shards=shards, header=header, finite=finite)
     for shard, group in groupby(places, key=itemgetter(0)):
         rows.read(shard, [_Place(*one) for _, *one in group])
-    return rows.refused
+    return sorted(rows.refused)
 
 
 class _Place(NamedTuple):
