@@ -3,9 +3,11 @@
 SHA-256 and reading let go of Python's lock, so the two really run on two cores. Nothing is handed out unchecked.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from memvp_data.files.storage import ShardError
@@ -23,10 +25,10 @@ class _Checked(NamedTuple):
     """What is wrong with the item after these."""
 
 
-def checked_in_order(items: Iterable[T], *, check: Callable[[T], None], num_bytes: Callable[[T], int]) -> Iterator[T]:
+def checked_in_order(items: Iterable[T], *, check: Callable[[T], object], num_bytes: Callable[[T], int]) -> Iterator[T]:
     """The items in their order, each after its check, up to the first `ShardError` of a check or of the items."""
-    waiting = deque[tuple[list[T], Future[_Checked]]]()
-    with ThreadPoolExecutor(1, thread_name_prefix="memvp-hash") as pool:
+    waiting, pool = deque[tuple[list[T], Future[_Checked]]](), _second_thread(os.getpid())
+    try:
         for group, error in _grouped(items, num_bytes=num_bytes):
             if error is not None or sum(not checked.done() for _, checked in waiting) > 1:
                 checked = _done(_Checked(0, error) if error is not None else _checked(group, check=check))
@@ -37,9 +39,12 @@ def checked_in_order(items: Iterable[T], *, check: Callable[[T], None], num_byte
                 yield from _given(*waiting.popleft())
         while waiting:
             yield from _given(*waiting.popleft())
+    finally:
+        for _, checked in waiting:
+            checked.cancel()
 
 
-def check_all(items: Sequence[T], *, check: Callable[[T], None]) -> None:
+def check_all(items: Sequence[T], *, check: Callable[[T], object]) -> None:
     """Check every item, on two threads."""
     todo = iter(items)
 
@@ -47,10 +52,16 @@ def check_all(items: Sequence[T], *, check: Callable[[T], None]) -> None:
         for item in todo:
             check(item)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="memvp-hash") as pool:
-        beside = pool.submit(some)
-        some()
+    beside = _second_thread(os.getpid()).submit(some)
+    some()
+    if not beside.cancel():
         beside.result()
+
+
+@lru_cache(maxsize=1)
+def _second_thread(process: int) -> ThreadPoolExecutor:
+    """One for all readers of a process, as a new thread takes long to find a core; a forked process has none yet."""
+    return ThreadPoolExecutor(1, thread_name_prefix="memvp-hash")
 
 
 def _grouped(items: Iterable[T], *, num_bytes: Callable[[T], int]) -> Iterator[tuple[list[T], ShardError | None]]:
@@ -70,7 +81,7 @@ def _grouped(items: Iterable[T], *, num_bytes: Callable[[T], int]) -> Iterator[t
     yield group, None
 
 
-def _checked(group: Sequence[T], *, check: Callable[[T], None]) -> _Checked:
+def _checked(group: Sequence[T], *, check: Callable[[T], object]) -> _Checked:
     for number, item in enumerate(group):
         try:
             check(item)

@@ -5,8 +5,8 @@ checked once is trusted until the file changes.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, get_args
@@ -129,9 +129,8 @@ class ShardReader:
         """The members of a key by suffix. Raises `ShardError` naming shard and key if one is not what was written."""
         rows = self.rows(key)
         state = self.sound.state(rows[0].shard)
-        members = [_Member(number, row, self._bytes(row)) for number, row in zip(self._rows[key], rows, strict=True)]
-        self._check_members(members, state=state)
-        return _by_suffix(members)
+        numbered = zip(self._rows[key], rows, strict=True)
+        return _by_suffix(self._checked([_Member(number, row, self._bytes(row), state) for number, row in numbered]))
 
     def stream(self, shards: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
         """(key, members) of all shards or these, in their order: each is opened once and read forwards."""
@@ -140,9 +139,14 @@ class ShardReader:
             for number, row in enumerate(self._all_rows())
             if row.key in self._rows and (shards is None or row.shard in shards)
         )
-        for shard, in_shard in groupby(rows, key=lambda one: one[1].shard):
-            with self.opened(shard) as file:
-                yield from self._in_order(file, shard, in_shard)
+        read = self._read_in_order(rows)
+        if all(entry.name in self.sound for entry in self.manifest.shards if shards is None or entry.name in shards):
+            checked = map(self._checked, read)
+        else:
+            checked = checked_in_order(read, check=self._checked, num_bytes=_num_bytes)
+        for members in checked:
+            self.sound.raise_fault()
+            yield members[0].row.id, _by_suffix(members)
 
     def wait_until_verified(self) -> None:
         """With `verify="background"`: until every shard is hashed. Raises `ShardError` at a fault."""
@@ -180,31 +184,24 @@ class ShardReader:
     def _all_rows(self) -> Iterator[IndexRow]:
         return _index_rows(self._index)
 
-    def _in_order(
-        self, file: BinaryIO, shard: str, rows: Iterable[tuple[int, IndexRow]]
-    ) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """(key, members) of a shard; what is not yet known is hashed on a second core while reading goes on."""
-        is_known, state = shard in self.sound, self.sound.state(shard)
-        read: Iterable[list[_Member]] = (
-            [_Member(number, row, self._next(file, row)) for number, row in members]
-            for _, members in groupby(rows, key=lambda one: one[1].key)
-        )
-        check = partial(self._check_members, state=state)
-        for members in read if is_known else checked_in_order(read, check=check, num_bytes=_num_bytes):
-            if is_known:
-                check(members)
-            yield members[0].row.id, _by_suffix(members)
+    def _read_in_order(self, rows: Iterable[tuple[int, IndexRow]]) -> Iterator["_Members"]:
+        for shard, in_shard in groupby(rows, key=lambda one: one[1].shard):
+            with self.opened(shard) as file:
+                state = self.sound.state(shard)
+                for _, members in groupby(in_shard, key=lambda one: one[1].key):
+                    yield [_Member(number, row, self._next(file, row), state) for number, row in members]
 
-    def _check_members(self, members: Sequence["_Member"], *, state: ShardState) -> None:
-        """Hash what is not known to be sound of the members of a key, whose shard was in this state before reading."""
-        is_same = self.sound.state(members[0].row.shard) is state
-        for number, row, data in members:
-            if is_same and self.sound.knows(state, number) and len(data) == row.size:
+    def _checked(self, members: "_Members") -> "_Members":
+        """The members of a key, those hashed that are not known to be sound in the state before they were read."""
+        for number, row, data, state in members:
+            is_known = self.sound.knows(state, number) and self.sound.state(row.shard) is state
+            if is_known and len(data) == row.size:
                 continue
             if len(data) != row.size or hashlib.sha256(data).hexdigest() != row.sha256:
                 where, place = self._tars.where(row.shard), f"{row.suffix}, byte {row.offset}"
                 raise ShardError(f"shard {where} is damaged at key {row.key!r} ({place}); write it again")
             self.sound.add(state, number)
+        return members
 
     def _bytes(self, row: IndexRow) -> bytes:
         try:
@@ -227,13 +224,19 @@ class _Member(NamedTuple):
     number: int
     row: IndexRow
     data: bytes
+    state: ShardState
+    """That of its shard before it was read."""
 
 
-def _by_suffix(members: Sequence[_Member]) -> dict[str, bytes]:
+_Members = list[_Member]
+"""All of a key."""
+
+
+def _by_suffix(members: _Members) -> dict[str, bytes]:
     return {one.row.suffix: one.data for one in members}
 
 
-def _num_bytes(members: Sequence[_Member]) -> int:
+def _num_bytes(members: _Members) -> int:
     return sum(len(one.data) for one in members)
 
 
