@@ -23,12 +23,14 @@ Call = Callable[[], Any]
 Times = dict[str, list[float]]
 
 
-def interleaved(calls: Mapping[str, Call], *, num_rounds: int, min_seconds: float = 0.0) -> Times:
+def interleaved(calls: Mapping[str, Call], *, num_rounds: int, min_seconds: float = 0.0, wall: bool = False) -> Times:
     """Seconds of each call in every round; a round runs all of them, each round in another order.
 
     So a machine that slows down slows all alike. One call before the first round is not counted. Calls shorter than
-    `min_seconds` are repeated within a round, and their mean counts.
+    `min_seconds` are repeated within a round, and their mean counts. `wall` counts seconds on the wall in any case, for
+    what works on several cores.
     """
+    before, _COUNTS["processor"] = _COUNTS["processor"], _COUNTS["processor"] and not wall
     # What lives now is not looked at again, so that collecting before each measurement costs next to nothing.
     gc.collect()
     gc.freeze()
@@ -40,6 +42,7 @@ def interleaved(calls: Mapping[str, Call], *, num_rounds: int, min_seconds: floa
         for name in names[start:] + names[:start]:
             times[name].append(timed(calls[name], repeats=repeats[name]))
     gc.unfreeze()
+    _COUNTS["processor"] = before
     return times
 
 

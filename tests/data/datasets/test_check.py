@@ -49,7 +49,7 @@ def test_counts_folders_and_missing_images_are_faults(
         "fault: train: 7 samples instead of 9; take the official, whole file",
         "fault: train: 2 samples with an image in vg instead of 3; take the official file",
         "fault: train: 1 samples without image instead of 2; take the official file",
-        "fault: train: 1 images are not in the root (ocr_vqa/images/0140.jpg); "
+        "fault: train: 1 images are not in the root ('ocr_vqa/images/0140.jpg'); "
         "some of ocr_vqa can no longer be downloaded; take those records out of the file",
     ]
 
@@ -63,7 +63,7 @@ def test_a_part_of_a_dataset_is_held_to_no_counts(
     assert capsys.readouterr().out == out
     (root / "vg/VG_100K/1.jpg").unlink()
     assert main(["check", "llava_665k", str(root), "--part"]) == 1
-    assert "fault: train: 1 images are not in the root (vg/VG_100K/1.jpg)" in capsys.readouterr().out
+    assert "fault: train: 1 images are not in the root ('vg/VG_100K/1.jpg')" in capsys.readouterr().out
 
 
 def test_a_bad_record_is_a_fault(changed: Callable[..., Path]) -> None:

@@ -82,7 +82,7 @@ def test_a_leading_answer_is_dropped_and_a_system_turn_kept(root: Path) -> None:
         ({"image": ["00001/7.jpg"]}, "must be one relative path"),
         ({"id": "../../x"}, r"'../../x' could leave its folder"),
         ({"id": None}, '"id" must be a string or an integer, got None'),
-        ({"id": "x" * 200}, "use a shorter name"),
+        ({"id": "x" * 5000}, "has 5,000 bytes, more than the 4,096 of a path"),
         ({"conversations": "hi"}, '"conversations" must be a list'),
         ({"conversations": []}, "nothing to learn"),
         ({"conversations": [human("a")]}, "nothing to learn"),

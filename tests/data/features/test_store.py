@@ -1,14 +1,18 @@
 """Features come back as stored, in the order asked for; a wrong shape or a missing image is named."""
 
+import pickle
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from memvp_data.features import FeatureStore, feature_record, parse_features, pooled
+from memvp_data.features import SUFFIX, FeatureStore, feature_record, parse_features, pooled
 from memvp_data.features import store as features_module
 from memvp_data.shards import ShardError, write_shards
+from memvp_data.shards.reader import ShardReader
+from tests.data.shards.test_first_reading import flip
 
 
 def tensors(count: int, *, dtype: torch.dtype = torch.float16) -> dict[str, torch.Tensor]:
@@ -158,3 +162,107 @@ def test_pooling_averages_blocks_of_the_grid() -> None:
     for rows, side in ((17, 2), (16, 3), (16, 0), (16, 5)):
         with pytest.raises(ValueError, match="choose another side"):
             pooled(torch.zeros(rows, 2), side=side)
+
+
+def from_disk(folder: Path, **modes: str) -> FeatureStore:
+    store = FeatureStore(folder, **modes)  # type: ignore[arg-type]
+    store._is_small = False
+    return store
+
+
+def slowly(store: FeatureStore, names: list[str]) -> torch.Tensor:
+    """Each member read, hashed and parsed on its own."""
+    return torch.stack([parse_features(ShardReader(store._reader.folder.shown).read(name)[SUFFIX]) for name in names])
+
+
+@pytest.mark.parametrize("mode", ["size", "full", "background"])
+@pytest.mark.parametrize("shape", [(5, 3), (256, 512)], ids=["small", "on two threads"])
+def test_loading_equals_the_careful_way_in_every_epoch(tmp_path: Path, mode: str, shape: tuple[int, int]) -> None:
+    content = {f"image{n:03}": torch.randn(shape, generator=torch.Generator().manual_seed(n)).half() for n in range(40)}
+    records = ((name, {"safetensors": feature_record(value)}) for name, value in sorted(content.items()))
+    write_shards(tmp_path, records, kind="features", max_shard_samples=36)
+    store, names = from_disk(tmp_path, verify=mode), [f"image{n:03}" for n in (7, 0, 38, 3, 3, *range(8, 37))]
+    expected = slowly(store, names)
+    for _ in range(3):
+        assert torch.equal(store.load(names, dtype=torch.float16), expected)
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301 our own bytes
+    assert torch.equal(again.load(names, dtype=torch.float16), expected)
+    assert len(again._maps._maps) == len(store._maps._maps) == 2
+
+
+def test_hashes_and_numbers_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = tensors(10)
+    store = store_of(tmp_path, content)
+    store._is_small = False
+    first = store.load(list(content))
+    monkeypatch.setattr("memvp_data.features.rows._hash", None)
+    store._maps.reader.hash_of = None  # type: ignore[method-assign, assignment]
+    assert torch.equal(store.load(list(content)), first)
+    assert store._finite.sum() == 10
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_changed_byte_is_never_handed_out(tmp_path: Path, epoch: int) -> None:
+    content = tensors(8)
+    reader = store_of(tmp_path, content)._reader
+    for number, name in enumerate(content):
+        (row,) = reader.rows(name)
+        for place in (row.offset, row.offset + 9, row.offset + row.size - 1):
+            store = from_disk(tmp_path)
+            if epoch == 2:
+                store.load(list(content))
+            flip(tmp_path / row.shard, place)
+            with pytest.raises(ShardError, match=f"is damaged at key '{name}'"):
+                store.load(list(content)) if number else FeatureStore(tmp_path).load([name])
+            others = [one for one in content if one != name]
+            if number:
+                assert torch.equal(store.load(others), torch.stack([content[one] for one in others]).float())
+            flip(tmp_path / row.shard, place)
+            assert torch.equal(store.load(list(content)), torch.stack([*content.values()]).float())
+
+
+@pytest.mark.parametrize("mode", ["size", "full", "background"])
+def test_stored_poison_is_refused_in_every_epoch_whoever_hashed_it(tmp_path: Path, mode: str) -> None:
+    record = save({"features": torch.tensor([[1.0, float("nan")]])})
+    good = feature_record(torch.zeros(1, 2))
+    write_shards(tmp_path, [("a", {"safetensors": good}), ("b", {"safetensors": record})], kind="features")
+    store = from_disk(tmp_path, verify=mode)
+    store._reader.wait_until_verified()
+    for _ in range(2):
+        with pytest.raises(ShardError, match=r"key 'b': features hold NaN"):
+            store.load(["a", "b"])
+
+
+def test_a_shard_that_was_replaced_cut_or_taken_away_is_mapped_anew(tmp_path: Path) -> None:
+    content = tensors(8)
+    store, shard = store_of(tmp_path, content), tmp_path / "features-00000.tar"
+    store._is_small = False
+    expected, data = store.load(list(content)), shard.read_bytes()
+    for broken in (data[:700], b"", data[:600] + b"x" + data[601:]):
+        time.sleep(0.01)
+        put(shard, broken)
+        with pytest.raises(ShardError, match=r"features-00000\.tar .*(is damaged|cannot be read)"):
+            store.load(list(content))
+    shard.unlink()
+    with pytest.raises(ShardError, match=r"features-00000\.tar cannot be read"):
+        store.load(list(content))
+    put(shard, data)
+    assert torch.equal(store.load(list(content)), expected)
+
+
+def test_where_nothing_can_be_mapped_shards_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("unable to mmap 64 bytes: Cannot allocate memory (12)")
+
+    content = tensors(8)
+    store = store_of(tmp_path, content)
+    store._is_small = False
+    monkeypatch.setattr("memvp_data.features.mapped.torch.from_file", refuse)
+    for _ in range(2):
+        assert torch.equal(store.load(list(content), dtype=torch.float16), torch.stack([*content.values()]))
+
+
+def put(path: Path, data: bytes) -> None:
+    """A new file in the place of the old one, as writers of shards put it."""
+    path.with_suffix(".new").write_bytes(data)
+    path.with_suffix(".new").replace(path)

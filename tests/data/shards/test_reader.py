@@ -74,7 +74,7 @@ def test_a_sound_folder_passes_in_the_background(folder: Path) -> None:
     reader = ShardReader(folder, verify="background")
     assert list(reader.stream()) == RECORDS
     reader.wait_until_verified()
-    assert all(entry.name in reader._hashed for entry in reader.manifest.shards)
+    assert all(reader.is_hashed(entry.name) for entry in reader.manifest.shards)
     copy = pickle.loads(pickle.dumps(reader))  # noqa: S301 our own bytes
     assert list(copy.stream()) == RECORDS
 

@@ -1,11 +1,9 @@
 """One sample schema for every dataset, and its table on disk (Parquet, one row per sample, one file per split).
 
-Image and sample ids match `[A-Za-z0-9_-]{1,128}`, because webdataset cuts a key at its first dot and because an id must
-never become a path by itself. `to_id` maps the names of a dataset into that alphabet and `from_id` maps them back.
+What an id is, and the name behind it, says ids.py; a table has the names of shortened ids in a column of their own.
 """
 
 import math
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from memvp_data.files.atomic import atomic_write
+from memvp_data.ids import ID_PATTERN as ID_PATTERN
+from memvp_data.ids import SampleError as SampleError
+from memvp_data.ids import check_id, names_of, with_name
+from memvp_data.ids import from_id as from_id
+from memvp_data.ids import to_id as to_id
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
 
-ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,128}")
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 _COLUMNS_1 = [
     ("id", pa.string()),
     ("image_ids", pa.list_(pa.string())),
@@ -32,18 +34,11 @@ _COLUMNS_1 = [
     ("source", pa.string()),
 ]
 _COLUMNS_2 = [("answer_weights", pa.list_(pa.float64())), ("fields", pa.map_(pa.string(), pa.string()))]
-SCHEMA = pa.schema([*_COLUMNS_1, *_COLUMNS_2], metadata={"memvp_samples": SCHEMA_VERSION})
-# Version 1 had neither weights nor fields; its tables are still read.
-_READABLE = {"1": pa.schema(_COLUMNS_1), SCHEMA_VERSION: SCHEMA}
+_COLUMNS_3 = [("names", pa.map_(pa.string(), pa.string()))]  # of the shortened ids of a row
+SCHEMA = pa.schema([*_COLUMNS_1, *_COLUMNS_2, *_COLUMNS_3], metadata={"memvp_samples": SCHEMA_VERSION})
+# Version 1 had neither weights nor fields, version 2 no names; their tables are still read.
+_READABLE = {"1": pa.schema(_COLUMNS_1), "2": pa.schema([*_COLUMNS_1, *_COLUMNS_2]), SCHEMA_VERSION: SCHEMA}
 _ROWS_PER_GROUP = 4096
-
-# "_" opens an escape. The frequent characters of file names get one letter, all others their UTF-8 bytes as "_xHH".
-_ESCAPES = {"/": "_s", ".": "_d", "_": "_u"}
-_UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
-
-
-class SampleError(ValueError):
-    """A sample, an id or a samples table is not what it must be."""
 
 
 class Fields(Mapping[str, str]):
@@ -120,34 +115,6 @@ class Sample:
             object.__setattr__(self, "fields", _checked_fields(self.fields))
 
 
-def check_id(name: str) -> str:
-    """Return `name` if it is an id, raise `SampleError` if not."""
-    if not ID_PATTERN.fullmatch(name):
-        raise SampleError(f"id {name!r} is not 1 to 128 of the characters A-Z a-z 0-9 _ - (map names with to_id)")
-    return name
-
-
-def to_id(foreign: str) -> str:
-    """Map a dataset's own name ("coco/train2017/01.jpg") to an id; `from_id` gives the name back.
-
-    Names that would leave their folder are refused: absolute, or with an empty, "." or ".." segment.
-    """
-    _check_relative(foreign)
-    name = re.sub(r"[^A-Za-z0-9-]", lambda match: _escape(match.group()), foreign)
-    if not ID_PATTERN.fullmatch(name):
-        raise SampleError(f"name {foreign!r} is {len(name)} characters long as an id; 1 to 128 fit, use a shorter name")
-    return name
-
-
-def from_id(name: str) -> str:
-    """The dataset's own name behind an id. Refuses ids that `to_id` cannot have made, so names and ids pair up."""
-    check_id(name)
-    text = re.sub(r"(?:_x[0-9a-f]{2})+|_.?", lambda match: _unescape(match.group(), name=name), name)
-    if to_id(text) != name:
-        raise SampleError(f"id {name!r} was not made by to_id: its name {text!r} has the id {to_id(text)!r}")
-    return text
-
-
 def _check_text(text: str) -> None:
     try:
         text.encode()
@@ -173,28 +140,6 @@ def _checked_fields(fields: Mapping[str, str]) -> Fields:
     return Fields(fields)
 
 
-def _check_relative(foreign: str) -> None:
-    unsafe = "\\" in foreign or any(ord(character) < 32 for character in foreign)
-    if unsafe or any(part in ("", ".", "..") for part in foreign.split("/")):
-        raise SampleError(f"name {foreign!r} could leave its folder; use a relative path such as 'train/01.jpg'")
-
-
-def _escape(character: str) -> str:
-    try:
-        return _ESCAPES.get(character) or "".join(f"_x{byte:02x}" for byte in character.encode())
-    except UnicodeEncodeError:
-        raise SampleError(f"name with the lone surrogate {character!r} is not valid text; rename it") from None
-
-
-def _unescape(escape: str, *, name: str) -> str:
-    if escape in _UNESCAPES:
-        return _UNESCAPES[escape]
-    try:
-        return bytes.fromhex(escape.replace("_x", "")).decode()
-    except ValueError:
-        raise SampleError(f"id {name!r} was not made by to_id: {escape!r} stands for nothing") from None
-
-
 def write_samples(path: Path | str, samples: Iterable[Sample]) -> int:
     """Write a samples table atomically, one row group at a time, and return the number of samples."""
     rows, count = iter(samples), 0
@@ -217,10 +162,11 @@ def read_samples(path: Path | str, *, start: int = 0, stop: int | None = None) -
 
 
 def read_image_ids(path: Path | str) -> Iterator[tuple[str, ...]]:
-    """Stream the names of the images of each sample, and nothing else of the table."""
+    """Stream the ids of the images of each sample, and nothing else of the table."""
     table = _opened(path := Path(path))
-    groups = range(table.num_row_groups)
-    return (tuple(row["image_ids"]) for row in _rows(table, path=path, row_groups=groups, columns=["image_ids"]))
+    columns = [name for name in ("image_ids", "names") if name in table.schema_arrow.names]
+    rows = _rows(table, path=path, row_groups=range(table.num_row_groups), columns=columns)
+    return (_image_ids(row) for row in rows)
 
 
 def _opened(path: Path) -> pq.ParquetFile:
@@ -268,13 +214,19 @@ def _to_row(sample: Sample) -> dict[str, Any]:
         "source": sample.source,
         "answer_weights": sample.answer_weights,
         "fields": list(sample.fields.items()),
+        "names": list(names_of((sample.id, *sample.image_ids)).items()),
     }
+
+
+def _image_ids(row: dict[str, Any]) -> tuple[str, ...]:
+    names = dict(row.get("names", ()))
+    return tuple(with_name(name, names) for name in row["image_ids"])
 
 
 def _from_row(row: dict[str, Any]) -> Sample:
     return Sample(
-        id=row["id"],
-        image_ids=tuple(row["image_ids"]),
+        id=with_name(row["id"], dict(row.get("names", ()))),
+        image_ids=_image_ids(row),
         turns=tuple(Turn(cast(Role, turn["role"]), turn["text"]) for turn in row["turns"]),
         task=row["task"],
         answers=tuple(row["answers"]),

@@ -26,6 +26,7 @@ from memvp_data.dataloader.packing import (
 )
 from memvp_data.dataloader.rows import SampleRows, rows_of
 from memvp_data.dataloader.state import LoaderState
+from memvp_data.ids import listed
 from memvp_data.order import global_batch, global_positions
 from memvp_data.text import Encoded
 
@@ -179,12 +180,13 @@ def check_tokens(rows: SampleRows, *, token_budget: int | None, packed_tokens: i
 def _check_images(rows: SampleRows, *, source: ImageSource | None, feature_shape: tuple[int, ...]) -> None:
     if source is not None and source.feature_shape != tuple(feature_shape):
         raise ValueError(f"features are {source.feature_shape} per image, the model expects {tuple(feature_shape)}")
-    missing = next((name for name in rows.image_names() if source is None or name not in source), None)
-    if missing is not None:
+    missing = [name for name in rows.image_names() if source is None or name not in source]
+    if missing:
         samples = (rows.row(rows.first_row(place), place=place) for place in range(len(rows)))
-        sample = next(one for one in samples if missing in one.image_ids)
+        sample = next(one for one in samples if missing[0] in one.image_ids)
         where = "no feature store was given" if source is None else "the feature store does not have it"
-        raise ValueError(f"sample {sample.id!r} needs image {missing!r}, but {where}; extract its features")
+        others = f", as it lacks {len(missing):,} images ({listed(missing)})" if source and len(missing) > 1 else ""
+        raise ValueError(f"sample {sample.id!r} needs image {missing[0]!r}, but {where}{others}; extract its features")
 
 
 def check_slots(rows: SampleRows, *, num_rows: int, num_slots: int) -> None:

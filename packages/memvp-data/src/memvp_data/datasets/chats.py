@@ -26,7 +26,6 @@ from memvp_data.datasets.records import (
     check_no_other_image,
     checked_text,
     label,
-    placed,
     shown,
 )
 from memvp_data.samples import Role, Sample, Turn
@@ -48,12 +47,17 @@ def read_chats(path: Path | str, *, image_root: Path | str | None) -> Iterator[S
 
     Raises `DatasetError` naming the record.
     """
-    path, images, ids = Path(path), ImageFolder(image_root), NumberedIds()
+    images = ImageFolder(image_root)
+    return images.whole(_read(Path(path), images=images))
+
+
+def _read(path: Path, *, images: ImageFolder) -> Iterator[Sample]:
+    ids = NumberedIds()
     for place, number, record in numbered_records(path):
-        with placed(place):
+        with images.placed(place):
             record_id = str(number) if record.get("id") is None else label(record, "id")
             spoken = _spoken(record)
-            names = _image_names(record, spoken, has_folder=image_root is not None)
+            names = _image_names(record, spoken, has_folder=images.root is not None)
             image_ids = tuple(images.id(name) for name in names)
             turns = in_order([_turn(turn, has_image=bool(image_ids)) for turn in spoken])
             sample = Sample(ids.new(record_id), image_ids, turns, source=path.name)

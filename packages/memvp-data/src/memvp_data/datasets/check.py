@@ -8,13 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from os.path import isfile
 from pathlib import Path
 
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.table import DATASETS, Dataset, Split, find_dataset, find_split
-from memvp_data.samples import from_id
-
-_SHOWN = 3
+from memvp_data.ids import from_id, listed
 
 
 @dataclass
@@ -99,7 +98,7 @@ def _count(found: Found, dataset: Dataset, *, root: Path, name: str, expected: S
         found.num_text_only += not sample.image_ids
         for image_id in sample.image_ids:
             image = from_id(image_id)
-            if image_id not in found.images and not Path(root, dataset.images, image).is_file():
+            if image_id not in found.images and not isfile(Path(root, dataset.images, image)):
                 found.missing.append(image)
             found.images.add(image_id)
             found.folders.update(folder for folder in expected.folders if folder and image.startswith(f"{folder}/"))
@@ -130,7 +129,6 @@ def _faults(found: Found, dataset: Dataset, *, name: str, expected: Split) -> It
             where = f"with an image in {folder}" if folder else "without image"
             yield f"{name}: {found.folders[folder]:,} samples {where} instead of {count:,}; take the official file"
     if found.missing:
-        names = ", ".join(found.missing[:_SHOWN]) + (", ..." if len(found.missing) > _SHOWN else "")
         what_to_do = dataset.hint or "put them there"
         where = dataset.images or "the root"
-        yield f"{name}: {len(found.missing):,} images are not in {where} ({names}); {what_to_do}"
+        yield f"{name}: {len(found.missing):,} images are not in {where} ({listed(found.missing)}); {what_to_do}"

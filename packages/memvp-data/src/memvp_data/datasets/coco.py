@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memvp_data.datasets.karpathy import FILE, CocoImage, read_karpathy
-from memvp_data.datasets.records import ImageFolder, one_of, placed
+from memvp_data.datasets.records import ImageFolder, one_of
 from memvp_data.samples import Sample, Turn, to_id
 
 SPLITS = ("train", "val", "test")
@@ -18,10 +18,14 @@ SPLITS = ("train", "val", "test")
 def read_coco(root: Path | str, *, split: str, check_images: bool = True) -> Iterator[Sample]:
     """Stream a split of the folder that holds dataset_coco.json, train2014/ and val2014/."""
     one_of(split, SPLITS, what="split")
-    path, images = Path(root, FILE), ImageFolder(root if check_images else None)
+    images = ImageFolder(root if check_images else None)
+    return images.whole(_read(Path(root, FILE), split=split, images=images))
+
+
+def _read(path: Path, *, split: str, images: ImageFolder) -> Iterator[Sample]:
     for image in read_karpathy(path):
         if image.part == split:
-            with placed(f"{path.name}, cocoid {image.coco_id}"):
+            with images.placed(f"{path.name}, cocoid {image.coco_id}"):
                 image_id = images.id(image.name)
                 samples = _pairs(image, image_id) if split == "train" else [_with_references(image, image_id)]
             yield from samples

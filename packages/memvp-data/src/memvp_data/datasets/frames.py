@@ -6,13 +6,14 @@ precision. A short clip is filled up with rows of zeros, a long one pooled over 
 
 import zipfile
 from collections.abc import Iterable, Iterator
+from os.path import isfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memvp_data.datasets.json_files import DatasetError
-from memvp_data.samples import from_id
+from memvp_data.ids import from_id, listed
 
 NUM_FRAMES = 64
 _MAX_BYTES = 256 << 20
@@ -37,13 +38,22 @@ def frame_records(clip_ids: Iterable[str], *, folder: Path | str) -> Iterator[tu
 
     from memvp_data.features import SUFFIX, feature_record
 
+    clip_ids = list(clip_ids)
+    _check_present([from_id(clip_id) for clip_id in clip_ids], folder=folder)
     for clip_id in clip_ids:
         features = torch.from_numpy(load_frames(Path(folder, from_id(clip_id))))
         yield clip_id, {SUFFIX: feature_record(features)}
 
 
+def _check_present(names: list[str], *, folder: Path | str) -> None:
+    missing = [name for name in names if not isfile(Path(folder, name))]
+    if len(missing) > 1:
+        clips = f"{len(missing):,} clips are not in {folder} ({listed(missing)})"
+        raise DatasetError(f"{clips}; unpack VALUE's features there or take the records out")
+
+
 def _read_features(path: Path) -> NDArray[np.floating]:
-    if not path.is_file():
+    if not isfile(path):
         raise DatasetError(f"there is no file {path}; unpack VALUE's features there or take the record out")
     try:
         with zipfile.ZipFile(path) as archive:

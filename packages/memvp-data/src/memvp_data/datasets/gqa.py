@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.json_files import DatasetError, read_json_members
-from memvp_data.datasets.records import ImageFolder, one_of, placed, shown, text
+from memvp_data.datasets.records import ImageFolder, one_of, shown, text
 from memvp_data.samples import Sample, Turn, to_id
 
 _FILES = {name: (name,) for name in ("train", "val", "testdev", "test", "challenge")} | {"train_val": ("train", "val")}
@@ -31,10 +31,14 @@ def read_gqa(root: Path | str, *, split: str, check_images: bool = True) -> Iter
     """Stream a split of the folder that holds the question files and images/; training splits hold answer turns."""
     one_of(split, SPLITS, what="split")
     images = ImageFolder(Path(root, "images") if check_images else None)
+    return images.whole(_read(root, split=split, images=images))
+
+
+def _read(root: Path | str, *, split: str, images: ImageFolder) -> Iterator[Sample]:
     for part in _FILES[split]:
         path = Path(root, question_file(part))
         for name, record in read_json_members(path):
-            with placed(f"{path.name}, question {shown(name)}"):
+            with images.placed(f"{path.name}, question {shown(name)}"):
                 sample = _sample(name, record, images=images, to_learn=split in _TO_LEARN, source=path.name)
             yield sample
 

@@ -24,6 +24,7 @@ from memvp_data.datasets.records import (
     checked_text,
     label,
     placed,
+    said_fields,
     shown,
     text,
     texts,
@@ -40,10 +41,14 @@ def read_conversations(path: Path | str, *, image_root: Path | str | None) -> It
     `image_root` is the folder that the "image" fields are relative to; images must exist there (None: not checked).
     Raises `DatasetError` naming the record.
     """
-    path, images, ids = Path(path), ImageFolder(image_root), NumberedIds()
-    number = -1
+    images = ImageFolder(image_root)
+    return images.whole(_conversations(Path(path), images=images))
+
+
+def _conversations(path: Path, *, images: ImageFolder) -> Iterator[Sample]:
+    ids, number = NumberedIds(), -1
     for number, record in enumerate(_records(path)):
-        with placed(f"{path.name}, record {number} (id {shown(record.get('id'))})"):
+        with images.placed(f"{path.name}, record {number} (id {shown(record.get('id'))})"):
             sample = _conversation(record, images=images, ids=ids, source=path.name)
         yield sample
     _check_any(number + 1, path=path)
@@ -55,15 +60,19 @@ def read_questions(
     """Stream evaluation questions {"question_id", "image"?, "text", "category"?}; the category becomes the task.
 
     A .json file is an array as LLaVA's script for ScienceQA writes it: its conversations begin with the question. Where
-    a file repeats an id, as LLaVA's for MME and TextVQA do, the second gets "#2" behind it, and the field question_id
-    keeps what the file said. `answers` is a file of {"question_id", "answer": str or list of str} that must match the
-    questions one to one; then no id may come twice. Raises `DatasetError` naming the line.
+    a file repeats an id, as LLaVA's for MME and TextVQA do, the second gets "#2" behind it; its field question_id, and
+    that of an id too long to be kept, is what the file said. `answers` is a file of {"question_id", "answer": str or
+    list of str} that must match the questions one to one; then no id may come twice. Raises `DatasetError` naming the
+    line.
     """
-    path, images, ids = Path(path), ImageFolder(image_root), NumberedIds()
-    key = None if answers is None else _read_answers(Path(answers))
-    asked = set[str]()
+    images = ImageFolder(image_root)
+    return images.whole(_questions(Path(path), answers=answers, images=images))
+
+
+def _questions(path: Path, *, answers: Path | str | None, images: ImageFolder) -> Iterator[Sample]:
+    key, ids, asked = None if answers is None else _read_answers(Path(answers)), NumberedIds(), set[str]()
     for place, record in _question_records(path):
-        with placed(f"{path.name}, {place} (question_id {shown(record.get('question_id'))})"):
+        with images.placed(f"{path.name}, {place} (question_id {shown(record.get('question_id'))})"):
             sample = _question(record, key=key, images=images, ids=ids, source=path.name)
             asked.add(sample.id)
         yield sample
@@ -133,7 +142,7 @@ def _question(
         task=text(record, "category", default=""),
         answers=(key or {}).get(name, ()),
         source=source,
-        fields={} if name == to_id(said) else {"question_id": said},
+        fields=said_fields(name, said),
     )
 
 

@@ -37,9 +37,14 @@ TsvRow = dict[str, str]
 
 def read_mmbench(root: Path | str, *, split: str, check_images: bool = True) -> Iterator[Sample]:
     """Stream a split, rotations and all. Images must have been unpacked with `unpack_images` (or are not checked)."""
-    images, seen = ImageFolder(Path(root, "images") if check_images else None), OnceOnly("index")
+    images = ImageFolder(Path(root, "images") if check_images else None)
+    return images.whole(_read(root, split=split, images=images))
+
+
+def _read(root: Path | str, *, split: str, images: ImageFolder) -> Iterator[Sample]:
+    seen = OnceOnly("index")
     for place, row in _rows(root, split=split):
-        with placed(place):
+        with images.placed(place):
             sample = _sample(row, split=split, images=images)
             seen.add(sample.id)
         yield sample

@@ -9,11 +9,11 @@ The root is the folder that holds the fourteen folders. The question is kept as 
 no.". Field: subtask. Sample ids are "<task>/<image>-1" and "-2"; an image's questions follow each other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from memvp_data.datasets.json_files import DatasetError, open_text, read_part
-from memvp_data.datasets.records import ImageFolder, one_of, placed, shown
+from memvp_data.datasets.records import ImageFolder, one_of, shown
 from memvp_data.samples import Sample, Turn, to_id
 
 # Number of questions of each task.
@@ -41,12 +41,16 @@ _MAX_BYTES = 1 << 16
 
 def read_mme(root: Path | str, *, split: str = "test", check_images: bool = True) -> Iterator[Sample]:
     """Stream "test" (all tasks), "perception", "cognition" or one task."""
-    images = ImageFolder(root if check_images else None)
-    for task in _SPLITS[one_of(split, SPLITS, what="split")]:
-        texts, pictures = _folders(Path(root), task)
+    images, tasks = ImageFolder(root if check_images else None), _SPLITS[one_of(split, SPLITS, what="split")]
+    return images.whole(_read(Path(root), tasks, images=images))
+
+
+def _read(root: Path, tasks: Iterable[str], *, images: ImageFolder) -> Iterator[Sample]:
+    for task in tasks:
+        texts, pictures = _folders(root, task)
         for path in sorted(texts.glob("*.txt")):
-            with placed(f"{path.relative_to(root)}"):
-                image_id = images.id(_image_name(pictures, stem=path.stem, root=Path(root)))
+            with images.placed(f"{path.relative_to(root)}"):
+                image_id = images.id(_image_name(pictures, stem=path.stem, root=root))
                 samples = [
                     _sample(line, name=f"{task}/{path.stem}-{number}", task=task, image_id=image_id)
                     for number, line in enumerate(_two_lines(path), start=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.json_files import read_json_lines
-from memvp_data.datasets.records import ImageFolder, OnceOnly, one_of, placed, shown, text, whole_number
+from memvp_data.datasets.records import ImageFolder, OnceOnly, one_of, shown, text, whole_number
 from memvp_data.samples import Sample, Turn, to_id
 
 PARTS = ("adversarial", "popular", "random")
@@ -26,10 +26,14 @@ def read_pope(root: Path | str, *, split: str = "test", check_images: bool = Tru
     """Stream a split of the folder that holds the three files and val2014/. Sample ids are "<part>-<question_id>"."""
     one_of(split, SPLITS, what="split")
     images = ImageFolder(root if check_images else None)
+    return images.whole(_read(root, split=split, images=images))
+
+
+def _read(root: Path | str, *, split: str, images: ImageFolder) -> Iterator[Sample]:
     for part in PARTS if split == "test" else (split,):
         path, seen = Path(root, question_file(part)), OnceOnly("question_id")
         for number, record in read_json_lines(path):
-            with placed(f"{path.name}, line {number} (question_id {shown(record.get('question_id'))})"):
+            with images.placed(f"{path.name}, line {number} (question_id {shown(record.get('question_id'))})"):
                 sample = _sample(record, part=part, images=images)
                 seen.add(sample.id)
             yield sample

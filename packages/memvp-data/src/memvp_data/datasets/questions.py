@@ -15,7 +15,16 @@ from memvp_data.datasets.chats import numbered_records
 from memvp_data.datasets.csv_files import read_csv
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.kinds import TABLES, kind_of
-from memvp_data.datasets.records import ImageFolder, OnceOnly, check_no_other_image, label, placed, shown, text, texts
+from memvp_data.datasets.records import (
+    ImageFolder,
+    OnceOnly,
+    check_no_other_image,
+    label,
+    said_fields,
+    shown,
+    text,
+    texts,
+)
 from memvp_data.samples import Sample, Turn, to_id
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -45,16 +54,20 @@ def read_questions(
     Images must exist below `image_root` (None: not checked). Raises `DatasetError` naming the row, and warns at the end
     of questions that are there more than once.
     """
-    path, images, ids, columns = Path(path), ImageFolder(image_root), OnceOnly("id"), columns or Columns()
-    same = _Same()
+    images = ImageFolder(image_root)
+    return images.whole(_read(Path(path), images=images, columns=columns or Columns(), needs_answer=needs_answer))
+
+
+def _read(path: Path, *, images: ImageFolder, columns: Columns, needs_answer: bool) -> Iterator[Sample]:
+    ids, same = OnceOnly("id"), _Same()
     # In a table an image column of another name would make all its questions text only.
-    needs_image = image_root is not None and kind_of(path) in TABLES
+    needs_image = images.root is not None and kind_of(path) in TABLES
     required = (columns.question, columns.image) if needs_image else (columns.question,)
     for place, number, row in _rows(path):
-        with placed(place):
+        with images.placed(place):
             _check_columns(row, required=required)
             sample = _sample(row, number=number, columns=columns, images=images, source=path.name)
-            if image_root is not None and not sample.image_ids:
+            if images.root is not None and not sample.image_ids:
                 words = (columns.question, columns.answer, columns.id, columns.task)
                 check_no_other_image(row, known=(columns.image,), words=words)
             if needs_answer and not sample.answers:
@@ -94,13 +107,15 @@ def _sample(row: Mapping[str, Any], *, number: int, columns: Columns, images: Im
     image, question = text(row, columns.image, default=""), text(row, columns.question)
     if not question.strip():
         raise DatasetError(f"its {columns.question!r} is empty; ask something, or take the row out")
+    said = str(number) if row.get(columns.id) in (None, "") else label(row, columns.id)
     return Sample(
-        id=to_id(str(number) if row.get(columns.id) in (None, "") else label(row, columns.id)),
+        id=to_id(said),
         image_ids=(images.id(image),) if image else (),
         turns=(Turn("user", question),),
         task=text(row, columns.task, default=""),
         answers=_answers(row, columns.answer),
         source=source,
+        fields=said_fields(to_id(said), said),
     )
 
 

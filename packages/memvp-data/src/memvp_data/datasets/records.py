@@ -7,11 +7,13 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.json_files import DatasetError
-from memvp_data.samples import SampleError, to_id
+from memvp_data.ids import SampleError, listed, names_of, to_id
+from memvp_data.samples import Sample
 
 MAX_TEXT = 1 << 20  # characters; the longest conversation of the LLaVA files is below 2 ** 18
 _MAX_MESSAGE = 500
@@ -79,6 +81,11 @@ def label(record: Mapping[str, Any], name: str) -> str:
     return str(value)
 
 
+def said_fields(name: str, said: str) -> dict[str, str]:
+    """The field question_id, which predictions give back, of a question whose id is not what the file said."""
+    return {} if name == to_id(said) and not names_of([name]) else {"question_id": said}
+
+
 def one_of(value: str, known: Mapping[str, Any] | tuple[str, ...], *, what: str) -> str:
     """The value itself if it is known."""
     if value not in known:
@@ -99,18 +106,55 @@ def check_no_other_image(record: Mapping[str, Any], *, known: tuple[str, ...], w
 
 
 class ImageFolder:
-    """The folder that the image names of a dataset are relative to; without a root nothing is looked up."""
+    """The folder that the image names of a dataset are relative to; without a root nothing is looked up.
+
+    A reader hands out `images.whole(samples)`, and its samples are made inside `images.placed(place)` and have their
+    image ids from `images.id`: what is missing is then told all at once. Outside of `whole`, `id` raises at the first.
+    """
 
     def __init__(self, root: Path | str | None) -> None:
         self.root = root
         self.id = lru_cache(maxsize=4096)(self._id)  # the questions about an image mostly follow each other
+        self._missing: dict[str, str] | None = None
+        self._place = ""
+
+    @contextmanager
+    def placed(self, place: str) -> Iterator[None]:
+        """`placed`, and where an image is missing that is looked up inside."""
+        self._place = place
+        with placed(place):
+            yield
+
+    def whole(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """The samples before the first whose image is missing. All others are then only read for their images.
+
+        Raises `DatasetError` at the end, with the place of the first image, the names of ten and the number of all.
+        """
+        missing = self._missing = dict[str, str]()
+        try:
+            for sample in samples:
+                if not missing:
+                    yield sample
+        except DatasetError:
+            if not missing:
+                raise
+        if missing:
+            raise DatasetError(f"{next(iter(missing.values()))}: {self._told([*missing])}")
 
     def _id(self, name: str) -> str:
-        """The id of an image; `DatasetError` if its file is not there."""
+        """The id of an image, whose file is looked up."""
         image_id = to_id(name)
-        if self.root is not None and not Path(self.root, name).is_file():
-            raise DatasetError(f"image {name!r} is not in {self.root}; put it there or take the record out of the file")
+        if self.root is not None and not isfile(Path(self.root, name)):  # False also for a name that no file can have
+            if self._missing is None or not Path(self.root).is_dir():
+                raise DatasetError(self._told([name]))
+            self._missing.setdefault(name, self._place)
         return image_id
+
+    def _told(self, names: list[str]) -> str:
+        if len(names) == 1:
+            return f"image {listed(names)} is not in {self.root}; put it there or take the record out of the file"
+        missing = f"{len(names):,} images are not in {self.root} ({listed(names)})"
+        return f"{missing}; put them there or take their records out of the file"
 
 
 class OnceOnly:

@@ -35,13 +35,17 @@ def read_scienceqa(
     turn only, as the released code (and LaVIN's) does.
     """
     one_of(split, SPLITS, what="split")
-    path, wanted, to_learn = Path(root, PROBLEMS_FILE), problem_ids(root, split=split), "train" in split
-    described = _captions(root) if captions or (captions is None and not to_learn) else {}
+    described = _captions(root) if captions or (captions is None and "train" not in split) else {}
     images = ImageFolder(Path(root, "images") if check_images else None)
+    return images.whole(_read(root, split=split, images=images, described=described))
+
+
+def _read(root: Path | str, *, split: str, images: ImageFolder, described: Mapping[str, str]) -> Iterator[Sample]:
+    path, wanted, to_learn = Path(root, PROBLEMS_FILE), problem_ids(root, split=split), "train" in split
     for name, problem in read_json_members(path):
         if name in wanted:
             wanted.remove(name)
-            with placed(f"{path.name}, problem {shown(name)}"):
+            with images.placed(f"{path.name}, problem {shown(name)}"):
                 sample = _sample(name, problem, images=images, to_learn=to_learn)
                 if name in described:
                     sample = replace(sample, fields={**sample.fields, "caption": described[name]})

@@ -25,10 +25,14 @@ SPLITS = ("test",)
 def read_sqa_i(root: Path | str, *, split: str = "test", check_images: bool = True) -> Iterator[Sample]:
     """Stream LLaVA's questions about the test split, those without image among them (field has_image)."""
     one_of(split, SPLITS, what="split")
-    path, known, seen = Path(root, QUESTIONS_FILE), _test_fields(root), OnceOnly("id")
     images = ImageFolder(Path(root, "images") if check_images else None)
+    return images.whole(_read(root, images=images))
+
+
+def _read(root: Path | str, *, images: ImageFolder) -> Iterator[Sample]:
+    path, known, seen = Path(root, QUESTIONS_FILE), _test_fields(root), OnceOnly("id")
     for number, record in enumerate(read_json_array(path)):
-        with placed(f"{path.name}, record {number} (id {shown(record.get('id'))})"):
+        with images.placed(f"{path.name}, record {number} (id {shown(record.get('id'))})"):
             name = label(record, "id")
             if name not in known:
                 raise DatasetError(f"the test split of {PROBLEMS_FILE} does not have it; take files of one release")

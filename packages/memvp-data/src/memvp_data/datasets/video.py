@@ -53,10 +53,17 @@ def read_how2qa(root: Path | str, *, split: str, check_images: bool = True) -> I
 
 def _read(root: Path, layout: Layout, *, split: str, check_images: bool) -> Iterator[Sample]:
     path = root / layout.questions.format(split=one_of(split, SPLITS, what="split"))
-    frames, seen = ImageFolder(root / layout.frames if check_images else None), OnceOnly("qid")
+    frames = ImageFolder(root / layout.frames if check_images else None)
     subtitles = _read_subtitles(root / layout.subtitles)
+    return frames.whole(_samples(path, layout, subtitles=subtitles, frames=frames, split=split))
+
+
+def _samples(
+    path: Path, layout: Layout, *, subtitles: Mapping[str, str], frames: ImageFolder, split: str
+) -> Iterator[Sample]:
+    seen = OnceOnly("qid")
     for number, record in read_json_lines(path):
-        with placed(f"{path.name}, line {number} (qid {shown(record.get('qid'))})"):
+        with frames.placed(f"{path.name}, line {number} (qid {shown(record.get('qid'))})"):
             seen.add(label(record, "qid"))
             sample = _sample(record, layout, subtitles=subtitles, frames=frames, split=split)
         yield sample

@@ -9,7 +9,7 @@ holds only the 3,129 frequent answers of VQAv2, so a question to learn may have 
 weight 0. VQAv2 is scored by the ten raw answers, which VL-T5's copies have and LXMERT's have not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +39,27 @@ def read_vqav2_of_vl_t5(root: Path | str, *, split: str, check_images: bool = Tr
     """Stream a split of the folder that holds vqa/, train2014/ and val2014/."""
     path = Path(root, vqa_file(one_of(split, VQA_SPLITS, what="split")))
     images = ImageFolder(root if check_images else None)
+    return images.whole(_read_vqa(path, images=images, to_learn=split.endswith("train")))
+
+
+def _read_vqa(path: Path, *, images: ImageFolder, to_learn: bool) -> Iterator[Sample]:
     for place, record in _records(path):
-        with placed(place):
-            sample = _vqa_sample(record, images=images, to_learn=split.endswith("train"), source=path.name)
+        with images.placed(place):
+            sample = _vqa_sample(record, images=images, to_learn=to_learn, source=path.name)
         yield sample
 
 
 def read_gqa_of_vl_t5(root: Path | str, *, split: str, check_images: bool = True) -> Iterator[Sample]:
     """Stream a split of the folder that holds GQA/ and images/; all but testdev hold the answer's turn."""
     images = ImageFolder(Path(root, "images") if check_images else None)
-    for name in gqa_files(split):
-        path = Path(root, name)
-        for place, record in _records(path):
-            with placed(place):
-                sample = _gqa_sample(record, images=images, to_learn=split != "testdev", source=name)
+    return images.whole(_read_gqa(root, gqa_files(split), images=images, to_learn=split != "testdev"))
+
+
+def _read_gqa(root: Path | str, names: Iterable[str], *, images: ImageFolder, to_learn: bool) -> Iterator[Sample]:
+    for name in names:
+        for place, record in _records(Path(root, name)):
+            with images.placed(place):
+                sample = _gqa_sample(record, images=images, to_learn=to_learn, source=name)
             yield sample
 
 

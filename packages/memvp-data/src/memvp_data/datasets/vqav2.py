@@ -51,9 +51,13 @@ def read_vqav2(
     root = Path(root)
     one_of(split, SPLITS, what="split")
     images = ImageFolder(root if check_images else None)
+    return images.whole(_read(root, split=split, images=images, answer_list=answer_list))
+
+
+def _read(root: Path, *, split: str, images: ImageFolder, answer_list: Collection[str] | None) -> Iterator[Sample]:
     to_learn = split.endswith("train")
     for subset, question, annotation, place in _records(root, split=split):
-        with placed(place):
+        with images.placed(place):
             sample = _sample(question, annotation, subset=subset, images=images)
             if annotation is not None and to_learn:
                 sample = _to_learn(sample, annotation, answer_list=answer_list)

@@ -22,7 +22,7 @@ from memvp_data.files.atomic import atomic_write
 SCHEMES = ("abfs", "abfss", "az", "file", "gcs", "gs", "memory", "s3", "s3a")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-Signature = tuple[int, int, int]
+Signature = tuple[int, int, int, int]
 
 
 class ShardError(ValueError):
@@ -79,10 +79,12 @@ class Folder:
 
     def signature(self, name: str) -> Signature | None:
         """Changes whenever a local file does; None where that cannot be told cheaply."""
-        if self.local is None:
-            return None
-        status = (self.local / name).stat()
-        return status.st_size, status.st_mtime_ns, status.st_ino
+        return None if self.local is None else _signature((self.local / name).stat())
+
+    def path_of(self, name: str) -> Path:
+        """A file of it on this machine's disks, which is no pipe."""
+        self._check_regular(name)
+        return Path(self._full(name))
 
     def open(self, name: str) -> BinaryIO:
         """A file of it for reading."""
@@ -125,12 +127,20 @@ class Folder:
         except OSError:
             return  # whoever opens it says why it cannot
         if not is_regular:
-            raise ShardError(f"{self.where(name)} is no regular file and no link to one; put the file itself there")
+            raise self._irregular(name)
+
+    def _irregular(self, name: str) -> ShardError:
+        return ShardError(f"{self.where(name)} is no regular file and no link to one; put the file itself there")
 
     def _full(self, name: str) -> str:
         if not _NAME.fullmatch(name):
             raise ShardError(f"{name!r} is not the plain name of a file in {self.shown}; use letters, digits, . _ -")
         return f"{self.path}/{name}"
+
+
+def _signature(status: os.stat_result) -> Signature:
+    # The time of the last change of the inode cannot be set back, as the other can.
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _local_sizes(folder: Path) -> dict[str, int]:

@@ -10,13 +10,14 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from os.path import isfile
 from pathlib import Path
 
 from PIL import Image
 
+from memvp_data.ids import from_id, listed
 from memvp_data.images.colours import as_rgb, turned_upright
 from memvp_data.images.preprocessing import MAX_PIXELS, PREPROCESSING, Preprocessing, preprocess
-from memvp_data.samples import from_id
 
 __all__ = [
     "PREPROCESSING",
@@ -54,7 +55,12 @@ def load_image(source: Path | bytes, *, name: str, upright: bool = True) -> Imag
 
 
 def image_records(image_ids: Iterable[str], *, image_root: Path | str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(image id, {suffix: file bytes}) for `write_shards`, in the given order; each is decoded once as a check."""
+    """(image id, {suffix: file bytes}) for `write_shards`, in the given order; each is decoded once as a check.
+
+    Files are looked up before the first is read: `ImageError` names ten of those that are missing, and their number.
+    """
+    image_ids = list(image_ids)
+    _check_present([from_id(image_id) for image_id in image_ids], image_root=image_root)
     for image_id in image_ids:
         yield image_id, image_members(image_id, image_root=image_root)
 
@@ -80,8 +86,15 @@ def _read(source: Path | bytes, *, name: str) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
+def _check_present(names: list[str], *, image_root: Path | str) -> None:
+    missing = [name for name in names if not isfile(Path(image_root, name))]
+    if len(missing) > 1:
+        images = f"{len(missing):,} images are not in {image_root} ({listed(missing)})"
+        raise ImageError(f"{images}; put them there or take their records out")
+
+
 def _file_size(path: Path, *, name: str) -> int:
-    if not path.is_file():
+    if not isfile(path):
         raise ImageError(f"image {name!r}: there is no file {path}; put it there or take the record out")
     return path.stat().st_size
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from memvp_data.files.storage import ShardError
+from memvp_data.ids import listed
 from memvp_data.images.decode import ImageError, load_image
 from memvp_data.images.preprocessing import PREPROCESSING, preprocess
 from memvp_data.shards.manifest import Manifest
@@ -57,6 +58,9 @@ class PixelStore:
         """(n, 3, S, S) float32 in this order. Raises `ShardError` naming shard and image at a fault."""
         if not image_ids:
             return torch.zeros(0, *self.feature_shape)
+        if len(missing := [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self]) > 1:
+            where = f"{len(missing):,} images are not in {self._reader.folder} ({listed(missing)})"
+            raise ShardError(f"{where}; write its shards with them")
         return torch.stack([self._pixels(image_id) for image_id in image_ids])
 
     def _pixels(self, image_id: str) -> Tensor:

@@ -10,7 +10,8 @@ layout: the entry of a shard and the row of a member
 tar: the tar format as far as shards need it
 foreign: webdataset tars of others
 verification: whether a folder still holds what it says
-verified: which shards were hashed already
+verified: which members are known to be sound
+beside: hashing on a second core
 quarantine: what a reader leaves out of a damaged folder
 """
 

@@ -40,7 +40,7 @@ def with_same(rows: Sequence[IndexRow], *, same: Mapping[str, str]) -> list[Inde
     found = list[IndexRow]()
     for key, members in _by_key(rows):
         found.extend(members)
-        found.extend(row._replace(key=other) for other in others.get(key, ()) for row in members)
+        found.extend(row.under(other) for other in others.get(key, ()) for row in members)
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.samples import ID_PATTERN, to_id
+from memvp_data.ids import ID_PATTERN, to_id
 from memvp_data.shards.layout import SUFFIXES, IndexRow, ShardEntry
 from memvp_data.shards.manifest import MANIFEST_NAME, Manifest, write_manifest
 from memvp_data.shards.tar import Member, walk
@@ -109,7 +109,8 @@ def _rows(
         if key in done or suffix in current[1]:
             raise ShardError(f"shard {where} has key {key!r} twice, again at byte {member.offset}; leave it out")
         current[1].add(suffix)
-        yield IndexRow(key, shard, suffix, member.offset, member.size, _hash(file, member))
+        row = IndexRow("", shard, suffix, member.offset, member.size, _hash(file, member))
+        yield row.under(key)
 
 
 def _key_and_suffix(member: Member, *, where: str) -> tuple[str, str]:

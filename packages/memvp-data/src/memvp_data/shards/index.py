@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from memvp_data.files.storage import Folder, ShardError
-from memvp_data.samples import ID_PATTERN
+from memvp_data.ids import ID_PATTERN, MAX_NAME_BYTES, SampleError
 from memvp_data.shards.layout import INDEX_NAME, INDEX_SCHEMA, SUFFIXES, IndexRow, ShardEntry
 
 MAX_MEMBER_BYTES = 1 << 30
@@ -23,8 +24,10 @@ def write_index(folder: Folder, rows: Sequence[IndexRow]) -> str:
     """Write the index and return its hash."""
     columns = zip(*rows, strict=True) if rows else ([] for _ in INDEX_SCHEMA.names)
     arrays = [pa.array(list(column), type=kind.type) for column, kind in zip(columns, INDEX_SCHEMA, strict=True)]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA), sink, compression="zstd")
+    table, sink = pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA), pa.BufferOutputStream()
+    if table["name"].null_count == len(table):
+        table = table.drop_columns(["name"])
+    pq.write_table(table, sink, compression="zstd")
     data = sink.getvalue()
     with folder.write(INDEX_NAME) as file:
         file.write(data)
@@ -52,7 +55,8 @@ def load_index(folder: Folder, *, sha256: str, shards: Sequence[ShardEntry]) -> 
 
 def _parsed(data: bytes) -> pa.Table:
     """The table. A file that would unpack to far more than an index is refused before it does."""
-    texts = [field.name for field in INDEX_SCHEMA if pa.types.is_string(field.type)]
+    present = pq.read_schema(pa.BufferReader(data)).names
+    texts = [field.name for field in INDEX_SCHEMA if pa.types.is_string(field.type) and field.name in present]
     # As dictionaries: a long text that stands in a million rows is held once until its length is known.
     file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
     groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
@@ -60,8 +64,11 @@ def _parsed(data: bytes) -> pa.Table:
         raise ValueError(f"more than {MAX_ROWS:,} rows or {MAX_INDEX_BYTES:,} bytes")
     table = file.read(use_threads=False)
     for name in texts:
-        if any(max(map(len, chunk.dictionary.to_pylist()), default=0) > MAX_TEXT for chunk in table[name].chunks):
-            raise ValueError(f"a {name} of more than {MAX_TEXT} characters")
+        longest = MAX_NAME_BYTES if name == "name" else MAX_TEXT
+        if any(max(map(len, chunk.dictionary.to_pylist()), default=0) > longest for chunk in table[name].chunks):
+            raise ValueError(f"a {name} of more than {longest} characters")
+    if "name" not in present:
+        table = table.append_column("name", pa.nulls(len(table), pa.string()))
     return table.cast(INDEX_SCHEMA)
 
 
@@ -91,7 +98,7 @@ def _check_counts(shards: Sequence[ShardEntry], *, places: Iterable[tuple[str, s
 def _check_places(table: pa.Table, *, shards: Sequence[ShardEntry], where: str) -> None:
     """Every row lies inside a listed shard, under a key and suffix that may be; rows of a key follow each other."""
     lengths = {shard.name: shard.num_bytes for shard in shards}
-    keys, names, suffixes, offsets, sizes, _ = (column.to_pylist() for column in table.columns)
+    keys, names, suffixes, offsets, sizes = (column.to_pylist() for column in table.columns[:5])
     rows = zip(keys, names, suffixes, offsets, sizes, strict=True)
     for key, name, suffix, offset, size in rows:
         sound = (
@@ -106,6 +113,17 @@ def _check_places(table: pa.Table, *, shards: Sequence[ShardEntry], where: str) 
         if not sound:
             row = f"{key!r}, {name!r}, {suffix!r}, {offset}, {size}"
             raise ShardError(f"{where} has a row that no sound shard has ({row}); write the shards again")
+    _check_names(table, where=where)
     if len(set(keys)) != sum(1 for _ in groupby(keys)):
         raise ShardError(f"{where} has rows of one key apart from each other; write the shards again")
     _check_counts(shards, places=zip(keys, names, offsets, strict=True))
+
+
+def _check_names(table: pa.Table, *, where: str) -> None:
+    """Every key that is shortened has the name that it is made of."""
+    named = table.filter(pc.field("name").is_valid())
+    try:
+        for row in map(IndexRow, *(column.to_pylist() for column in named.columns)):
+            _ = row.id
+    except SampleError as error:
+        raise ShardError(f"{where} has a name that is not its key's ({error})") from None

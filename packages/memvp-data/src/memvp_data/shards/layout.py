@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from memvp_data.ids import names_of, with_name
+
 
 @dataclass(frozen=True)
 class ShardEntry:
@@ -35,12 +37,13 @@ INDEX_SCHEMA = pa.schema(
         ("offset", pa.int64()),
         ("size", pa.int64()),
         ("sha256", pa.string()),
+        ("name", pa.string()),  # of a key that is shortened; an index without such keys has no such column on disk
     ]
 )
 
 
 class IndexRow(NamedTuple):
-    """Where one member lies. `offset` is that of its first payload byte in the shard."""
+    """Where one member lies. `offset` is that of its first payload byte in the shard; `id` is the key with its name."""
 
     key: str
     shard: str
@@ -48,3 +51,13 @@ class IndexRow(NamedTuple):
     offset: int
     size: int
     sha256: str
+    name: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The key as an id from which `from_id` gives the name, also where it is shortened."""
+        return self.key if self.name is None else with_name(self.key, {self.key: self.name})
+
+    def under(self, key: str) -> "IndexRow":
+        """The same member under another key."""
+        return self._replace(key=str(key), name=names_of([key]).get(key))

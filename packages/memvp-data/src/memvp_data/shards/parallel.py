@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.files.storage import Folder, ShardError
+from memvp_data.ids import listed, names_of
 from memvp_data.shards.layout import IndexRow, ShardEntry
 from memvp_data.shards.manifest import Manifest, write_manifest
 from memvp_data.shards.write import MAX_SHARD_BYTES, MAX_SHARD_SAMPLES, begin, grouped, shard_name, write_shard_in
@@ -42,7 +43,7 @@ def write_shards_in_processes(
     if num_processes < 1:
         raise ValueError(f"num_processes must be at least 1, got {num_processes}")
     place = begin(folder)
-    plan = grouped(((key, num_bytes(key)) for key in keys), max_samples=max_shard_samples, max_bytes=max_shard_bytes)
+    plan = grouped(_sized(keys, num_bytes), max_samples=max_shard_samples, max_bytes=max_shard_bytes)
     jobs = [(shard_name(kind, number), group) for number, group in enumerate(plan)]
     sizes = [sum(map(num_bytes, group)) for _, group in jobs]
     parts = _written(place, jobs, members=members, num_processes=num_processes)
@@ -51,6 +52,22 @@ def write_shards_in_processes(
             raise ShardError(f"the members of shard {name} are not as long as num_bytes said; write the shards again")
     all_rows = [row for _, rows in parts for row in rows]
     return write_manifest(place, kind=kind, shards=[entry for entry, _ in parts], rows=all_rows, meta=meta)
+
+
+def _sized(keys: Iterable[str], num_bytes: Callable[[str], int]) -> list[tuple[str, int]]:
+    """(key, bytes of its members). Where several keys have no members, such as files that are missing, all are told."""
+    sized, refused = list[tuple[str, int]](), dict[str, ValueError]()
+    for key in keys:
+        try:
+            sized.append((key, num_bytes(key)))
+        except ValueError as error:
+            refused[key] = error
+    for error in refused.values():
+        if len(refused) == 1:
+            raise error
+        names = [names_of([key]).get(key, key) for key in refused]
+        raise ShardError(f"{len(refused):,} keys have no members ({listed(names)}), the first as {error}")
+    return sized
 
 
 def _written(

@@ -58,6 +58,6 @@ def _unsound(folder: Folder, *, shard: str, index: pa.Table) -> Iterator[int]:
     rows = rows_of(index, shard=shard)
     try:
         with folder.open(shard) as file:
-            yield from [row.offset for row in rows if not is_sound(file, row=row)]
+            yield from [row.offset for row in rows if not is_sound(file, row)]
     except OSError:
         yield from [row.offset for row in rows]

@@ -1,25 +1,27 @@
 """Random and ordered access to a folder of shards through its index. No byte is handed out before its hash is checked.
 
-The check is that of the member when it is read, or that of the whole shard if this reader has taken it and the file has
-not changed since.
+The check is that of the member when it is first read, or that of the whole shard if this reader has taken it; what was
+checked once is trusted until the file changes.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal, NamedTuple, get_args
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from memvp_data.files.storage import Folder, ShardError
+from memvp_data.shards.beside import checked_in_order
 from memvp_data.shards.deduplication import same_of
 from memvp_data.shards.layout import IndexRow
 from memvp_data.shards.manifest import Manifest, read_index
 from memvp_data.shards.quarantine import Quarantine, inspect
 from memvp_data.shards.verification import find_faults
-from memvp_data.shards.verified import HashedShards
+from memvp_data.shards.verified import ShardState, SoundMembers
 
 Verify = Literal["size", "full", "background"]
 OnDamage = Literal["fail", "quarantine"]
@@ -39,8 +41,9 @@ class ShardReader:
     ) -> None:
         """A folder by path or URL; `shards` is where its tars lie if not beside the manifest.
 
-        verify: "size" checks manifest, index, lengths and counts now, and each member when it is read; "full" hashes
-        every shard now; "background" does so in a thread while reading goes on, and a fault stops the next read.
+        verify: "size" checks manifest, index, lengths and counts now, and each member when it is first read; "full"
+        hashes every shard now; "background" checks all members in a thread while reading goes on, each once whoever
+        comes first, and a fault stops the next read.
         on_damage: "fail" raises `ShardError` with the first fault; "quarantine" hashes everything now, leaves damaged
         keys out, and `quarantine` has the account.
         """
@@ -53,7 +56,7 @@ class ShardReader:
         names = self._columns[1].dictionary_encode()
         self._names, self._codes = names.dictionary.to_pylist(), names.indices.to_numpy()
         self._offsets, self._sizes = (column.to_numpy() for column in self._columns[3:5])
-        self._hashed = HashedShards(self._tars, manifest=self.manifest, index=self._index)
+        self.sound = SoundMembers(self._tars, manifest=self.manifest, index=self._index)
         self.quarantine = self._check(verify=verify, on_damage=on_damage)
         self._rows = dict(self._places())
 
@@ -73,7 +76,7 @@ class ShardReader:
     @cached_property
     def same(self) -> dict[str, str]:
         """Keys whose content is stored under another key, each with that key."""
-        return same_of((row.key, row.shard, row.offset) for row in self._all_rows())
+        return same_of((row.id, row.shard, row.offset) for row in self._all_rows())
 
     def shard_of(self, key: str) -> str:
         """File name of the shard that holds a key."""
@@ -81,7 +84,7 @@ class ShardReader:
 
     def stored_in(self, shard: str) -> list[str]:
         """Keys of a shard in its order, without those that stand for another one (see `same`)."""
-        keys = dict.fromkeys(self._index.filter(pc.field("shard") == shard)["key"].to_pylist())
+        keys = dict.fromkeys(row.id for row in _index_rows(self._index.filter(pc.field("shard") == shard)))
         return [key for key in keys if key in self._rows and key not in self.same]
 
     @property
@@ -100,12 +103,20 @@ class ShardReader:
 
     def hash_of(self, number: int) -> str:
         """SHA-256 of the member of that number."""
-        return self._columns[-1][number].as_py()
+        return self._columns[5][number].as_py()
 
     def is_hashed(self, shard: str) -> bool:
-        """Whether this reader has hashed the whole shard, which has not changed since. Raises what was found amiss."""
-        self._hashed.raise_fault()
-        return shard in self._hashed
+        """Whether this reader has hashed all of a shard, which has not changed since. Raises what was found amiss."""
+        return shard in self.sound
+
+    @property
+    def num_members(self) -> int:
+        """Rows of the index."""
+        return len(self._index)
+
+    def path_of(self, shard: str) -> Path:
+        """A shard on this machine's disks; what is read from it is unchecked."""
+        return self._tars.path_of(shard)
 
     def opened(self, shard: str) -> BinaryIO:
         """A shard for reading; what is read from it is unchecked."""
@@ -117,21 +128,29 @@ class ShardReader:
     def read(self, key: str) -> dict[str, bytes]:
         """The members of a key by suffix. Raises `ShardError` naming shard and key if one is not what was written."""
         rows = self.rows(key)
-        is_hashed = self.is_hashed(rows[0].shard)
-        return {row.suffix: self._member(row, is_hashed=is_hashed) for row in rows}
+        state = self.sound.state(rows[0].shard)
+        numbered = zip(self._rows[key], rows, strict=True)
+        return _by_suffix(self._checked([_Member(number, row, self._bytes(row), state) for number, row in numbered]))
 
     def stream(self, shards: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, bytes]]]:
         """(key, members) of all shards or these, in their order: each is opened once and read forwards."""
-        rows = (row for row in self._all_rows() if row.key in self._rows and (shards is None or row.shard in shards))
-        for shard, in_shard in groupby(rows, key=lambda row: row.shard):
-            with self.opened(shard) as file:
-                for key, members in groupby(in_shard, key=lambda row: row.key):
-                    is_hashed = self.is_hashed(shard)
-                    yield key, {row.suffix: self._next(file, row, is_hashed=is_hashed) for row in members}
+        rows = (
+            (number, row)
+            for number, row in enumerate(self._all_rows())
+            if row.key in self._rows and (shards is None or row.shard in shards)
+        )
+        read = self._read_in_order(rows)
+        if all(entry.name in self.sound for entry in self.manifest.shards if shards is None or entry.name in shards):
+            checked = map(self._checked, read)
+        else:
+            checked = checked_in_order(read, check=self._checked, num_bytes=_num_bytes)
+        for members in checked:
+            self.sound.raise_fault()
+            yield members[0].row.id, _by_suffix(members)
 
     def wait_until_verified(self) -> None:
         """With `verify="background"`: until every shard is hashed. Raises `ShardError` at a fault."""
-        self._hashed.wait()
+        self.sound.wait()
 
     def _check(self, *, verify: Verify, on_damage: OnDamage) -> Quarantine | None:
         if on_damage == "quarantine":
@@ -139,20 +158,20 @@ class ShardReader:
         for fault in find_faults(self._tars, manifest=self.manifest, index=self._index, full=False):
             raise ShardError(fault.message)
         for entry in self.manifest.shards if verify == "full" else ():
-            for message in self._hashed.hash(entry):
+            for message in self.sound.hash(entry):
                 raise ShardError(message)
         if verify == "background":
-            self._hashed.start()
+            self.sound.start()
         return None
 
     def _places(self) -> Iterator[tuple[str, range]]:
         """Of every key that is served, the numbers of its rows in the index."""
         left_out = {key for keys in self.quarantine.left_out.values() for key in keys} if self.quarantine else ()
-        number = 0
+        number, is_shortened = 0, self._columns[6].is_valid().to_numpy(zero_copy_only=False)
         for key, rows in groupby(self._columns[0].to_pylist()):
             start, number = number, number + len(list(rows))
             if key not in left_out:
-                yield key, range(start, number)
+                yield self._row(start).id if is_shortened[start] else key, range(start, number)
 
     def _rows_of(self, key: str) -> range:
         if key not in self._rows:
@@ -163,32 +182,67 @@ class ShardReader:
         return IndexRow(*(column[number].as_py() for column in self._columns))
 
     def _all_rows(self) -> Iterator[IndexRow]:
-        for batch in self._index.to_batches(max_chunksize=_ROWS_AT_ONCE):
-            yield from map(IndexRow, *(column.to_pylist() for column in batch.columns))
+        return _index_rows(self._index)
 
-    def _member(self, row: IndexRow, *, is_hashed: bool) -> bytes:
+    def _read_in_order(self, rows: Iterable[tuple[int, IndexRow]]) -> Iterator["_Members"]:
+        for shard, in_shard in groupby(rows, key=lambda one: one[1].shard):
+            with self.opened(shard) as file:
+                state = self.sound.state(shard)
+                for _, members in groupby(in_shard, key=lambda one: one[1].key):
+                    yield [_Member(number, row, self._next(file, row), state) for number, row in members]
+
+    def _checked(self, members: "_Members") -> "_Members":
+        """The members of a key, those hashed that are not known to be sound in the state before they were read."""
+        for number, row, data, state in members:
+            is_known = self.sound.knows(state, number) and self.sound.state(row.shard) is state
+            if is_known and len(data) == row.size:
+                continue
+            if len(data) != row.size or hashlib.sha256(data).hexdigest() != row.sha256:
+                where, place = self._tars.where(row.shard), f"{row.suffix}, byte {row.offset}"
+                raise ShardError(f"shard {where} is damaged at key {row.key!r} ({place}); write it again")
+            self.sound.add(state, number)
+        return members
+
+    def _bytes(self, row: IndexRow) -> bytes:
         try:
-            data = self._tars.read(row.shard, offset=row.offset, size=row.size)
+            return self._tars.read(row.shard, offset=row.offset, size=row.size)
         except OSError as error:
             raise self._unreadable(row.shard, error) from None
-        return self._checked(data, row, is_hashed=is_hashed)
 
-    def _next(self, file: BinaryIO, row: IndexRow, *, is_hashed: bool) -> bytes:
+    def _next(self, file: BinaryIO, row: IndexRow) -> bytes:
         try:
             file.seek(row.offset)
-            data = file.read(row.size)
+            return file.read(row.size)
         except OSError as error:
             raise self._unreadable(row.shard, error) from None
-        return self._checked(data, row, is_hashed=is_hashed)
-
-    def _checked(self, data: bytes, row: IndexRow, *, is_hashed: bool) -> bytes:
-        if len(data) == row.size and (is_hashed or hashlib.sha256(data).hexdigest() == row.sha256):
-            return data
-        where, place = self._tars.where(row.shard), f"{row.suffix}, byte {row.offset}"
-        raise ShardError(f"shard {where} is damaged at key {row.key!r} ({place}); write it again")
 
     def _unreadable(self, shard: str, error: OSError) -> ShardError:
         return ShardError(f"shard {self._tars.where(shard)} cannot be read ({error}); write the shards again")
+
+
+class _Member(NamedTuple):
+    number: int
+    row: IndexRow
+    data: bytes
+    state: ShardState
+    """That of its shard before it was read."""
+
+
+_Members = list[_Member]
+"""All of a key."""
+
+
+def _by_suffix(members: _Members) -> dict[str, bytes]:
+    return {one.row.suffix: one.data for one in members}
+
+
+def _num_bytes(members: _Members) -> int:
+    return sum(len(one.data) for one in members)
+
+
+def _index_rows(index: pa.Table) -> Iterator[IndexRow]:
+    for batch in index.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        yield from map(IndexRow, *(column.to_pylist() for column in batch.columns))
 
 
 def _check_modes(verify: str, on_damage: str) -> None:

@@ -5,7 +5,7 @@ tell. Of tars that others wrote only the members can be placed.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,6 +19,7 @@ from memvp_data.shards.manifest import MANIFEST_NAME, Manifest, read_index
 from memvp_data.shards.tar import end_of, header_of
 
 FOREIGN = "foreign_tars"
+IsSound = Callable[[BinaryIO, IndexRow], bool]
 
 
 class Fault(NamedTuple):
@@ -77,16 +78,34 @@ def length_faults(folder: Folder, *, entry: ShardEntry, num_bytes: int | None) -
 
 def hash_faults(folder: Folder, *, entry: ShardEntry, index: pa.Table, is_ours: bool) -> list[str]:
     """Hash a shard of the right length; if its hash is wrong, say where the damage is."""
-    where = folder.where(entry.name)
     try:
         if hash_stored(folder, entry.name) == entry.sha256:
             return []
-        with folder.open(entry.name) as file:
-            places = list(_damaged_places(file, rows=rows_of(index, shard=entry.name), entry=entry, is_ours=is_ours))
     except OSError as error:
-        return [f"shard {where} cannot be read ({error}); write it again"]
+        return [_unreadable(folder, entry, error)]
     unknown = f"between its members, where nothing is read from; {INDEX_NAME} still fits"
-    return [f"shard {where} is damaged {place}; write it again" for place in places or [unknown]]
+    found = member_faults(folder, entry=entry, index=index, is_ours=is_ours)
+    return found or [f"shard {folder.where(entry.name)} is damaged {unknown}; write it again"]
+
+
+def member_faults(
+    folder: Folder, *, entry: ShardEntry, index: pa.Table, is_ours: bool = True, is_known: IsSound | None = None
+) -> list[str]:
+    """What the hashes of a shard's members say, and, if the shard is ours, all bytes between them.
+
+    `is_known` says of a member whether it is sound, `is_sound` if None.
+    """
+    rows, where = rows_of(index, shard=entry.name), folder.where(entry.name)
+    try:
+        with folder.open(entry.name) as file:
+            places = list(_damaged_places(file, rows=rows, entry=entry, is_ours=is_ours, is_known=is_known or is_sound))
+    except OSError as error:
+        return [_unreadable(folder, entry, error)]
+    return [f"shard {where} is damaged {place}; write it again" for place in places]
+
+
+def _unreadable(folder: Folder, entry: ShardEntry, error: OSError) -> str:
+    return f"shard {folder.where(entry.name)} cannot be read ({error}); write it again"
 
 
 def rows_of(index: pa.Table, *, shard: str) -> list[IndexRow]:
@@ -95,13 +114,15 @@ def rows_of(index: pa.Table, *, shard: str) -> list[IndexRow]:
     return sorted({row.offset: row for row in reversed(list(rows))}.values(), key=lambda row: row.offset)
 
 
-def is_sound(file: BinaryIO, *, row: IndexRow) -> bool:
+def is_sound(file: BinaryIO, row: IndexRow) -> bool:
     """Whether the member that the index has there is the one that was written."""
     file.seek(row.offset)
     return hashlib.sha256(file.read(row.size)).hexdigest() == row.sha256
 
 
-def _damaged_places(file: BinaryIO, *, rows: Sequence[IndexRow], entry: ShardEntry, is_ours: bool) -> Iterator[str]:
+def _damaged_places(
+    file: BinaryIO, *, rows: Sequence[IndexRow], entry: ShardEntry, is_ours: bool, is_known: IsSound
+) -> Iterator[str]:
     end = 0
     for row in rows:
         if is_ours:
@@ -109,7 +130,7 @@ def _damaged_places(file: BinaryIO, *, rows: Sequence[IndexRow], entry: ShardEnt
             yield from _difference(
                 file, start=end, stop=row.offset, expected=expected, what=f"header of key {row.key!r}"
             )
-        if not is_sound(file, row=row):
+        if not is_known(file, row):
             yield f"at key {row.key!r} ({row.suffix}, byte {row.offset})"
         end = row.offset + row.size
     if is_ours:

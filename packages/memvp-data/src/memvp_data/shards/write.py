@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from memvp_data.files.hashing import hash_file
 from memvp_data.files.storage import Folder, ShardError, split_place
-from memvp_data.samples import ID_PATTERN
+from memvp_data.ids import ID_PATTERN
 from memvp_data.shards.deduplication import distinct, with_same
 from memvp_data.shards.layout import SUFFIXES, IndexRow, ShardEntry
 from memvp_data.shards.manifest import MANIFEST_NAME, PART_SUFFIX, SHARD_NAME, Manifest, write_manifest
@@ -164,7 +164,7 @@ def _add(tar: tarfile.TarFile, record: Record, *, shard: str) -> Iterator[IndexR
             raise ShardError(f"key {key!r}: suffix {suffix!r} is not one of {', '.join(sorted(SUFFIXES))}")
         tar.addfile(tar_info(f"{key}.{suffix}", size=len(data)), io.BytesIO(data))
         offset = tar.offset - end_of(len(data))
-        yield IndexRow(key, shard, suffix, offset, len(data), hashlib.sha256(data).hexdigest())
+        yield IndexRow("", shard, suffix, offset, len(data), hashlib.sha256(data).hexdigest()).under(key)
 
 
 def _ascending(records: Iterable[Record]) -> Iterator[Record]:

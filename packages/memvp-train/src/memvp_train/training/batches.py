@@ -16,8 +16,7 @@ def training_batches(plan: WorkerPlan, *, rank: int, world_size: int) -> Trainin
     with_images = run.features is not None or run.images is not None
     table = EncodedTable(Path(run.out) / TABLES["samples"], key=plan.samples_key, with_images=with_images)
     num_read = plan.num_steps * stage.global_batch_size // world_size
-    # Hashing every shard once, beside training, costs less than hashing what is read, from when all of it is read. A
-    # copy in a loader process would not hear of it.
+    # Where all of it will be read, a thread hashes ahead of training. A copy in a loader process would not hear of it.
     once = num_read > len(table) and not plan.launch.loader_processes
     source = image_source(run, verify="background" if once else "size")
     memvp = MemVPConfig.from_dict(run.memvp)
