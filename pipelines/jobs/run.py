@@ -100,7 +100,7 @@ class _Job:
 
     def _run(self, step: Step, *, key: str) -> FinishedStep:
         if not self._models_checked:
-            self._begin()
+            self._begin(step)
         if "stage" in step.about and self.config.launch.num_workers == 0:
             self.console.print(f"{step.title}: training {self._cores(self.config.stages[step.about['stage']])}")
         tracker = self.services.tracker
@@ -115,12 +115,14 @@ class _Job:
         tracker.mark_complete(run_id)
         return done
 
-    def _begin(self) -> None:
+    def _begin(self, step: Step) -> None:
         """Before the first step that runs."""
         launch = self.config.launch
         if launch.num_workers == 0 and num_processes(launch) > 1:
             serve_processes()
         preflight.check_models(self.config)
+        if step.name != "register":  # which needs no workers
+            self.services.check_resources()
         self._models_checked = True
 
     def _cores(self, stage: StageConfig) -> str:

@@ -69,6 +69,27 @@ def test_misspelt_setting(job: Job) -> None:
     assert "did you mean 'stage1.learning_rate'" in sentence
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["--launch.use_gpu=true"], "launch.num_workers=0 needs 1 GPU, but torch sees 0 on this machine"),
+        (["--launch.use_gpu=true", "--launch.num_workers=2"], "launch.num_workers=2 needs 2 GPUs, but torch sees 0"),
+        (["--launch.num_workers=2", "--launch.cpus_per_worker=999"], "launch.cpus_per_worker=999 is more than the"),
+        (["--launch.num_workers=1000", "--stage1.global_batch_size=1000", "--stage2.global_batch_size=1000",
+          "--stage1.micro_batch_size=1", "--stage2.micro_batch_size=1"], "launch.num_workers=1000 would share the"),
+    ],
+    ids=["GPU", "GPUs", "cores", "workers"],
+)  # fmt: skip
+def test_more_than_this_machine_has_is_refused_before_the_first_step(
+    job: Job, settings: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    code, sentence = job.refused(*settings)
+    assert code == 2
+    assert said in sentence
+    assert not list(job.storage.rglob("build_shards"))
+
+
 def test_missing_data_file(job: Job) -> None:
     (job.root / "talks.json").unlink()
     code, sentence = job.refused()

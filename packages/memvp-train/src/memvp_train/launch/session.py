@@ -12,7 +12,9 @@ from ray.exceptions import RayError
 
 from memvp_train.config import LaunchConfig
 from memvp_train.launch.checks import check_launch
+from memvp_train.launch.cluster import mark_one_machine
 from memvp_train.launch.environment import environment, local_ray, quiet
+from memvp_train.launch.resources import check_machine
 from memvp_train.launch.supervision import LaunchError
 
 
@@ -53,6 +55,7 @@ def _connect(address: str) -> None:
 
 def _start(launch: LaunchConfig) -> None:
     check_launch(launch)
+    check_machine(launch)
     needed = max(1, launch.num_workers) * launch.cpus_per_worker
     ray.init(
         "local",  # else a head that anybody runs on this machine would be taken
@@ -64,3 +67,4 @@ def _start(launch: LaunchConfig) -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    mark_one_machine()

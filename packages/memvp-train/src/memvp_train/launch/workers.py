@@ -34,9 +34,11 @@ from memvp_train.checkpoints.state import (
     write_state,
 )
 from memvp_train.config import LaunchConfig
+from memvp_train.launch.cluster import SECONDS_BETWEEN, check_workers, waiting_for, waits_for_workers
 from memvp_train.launch.environment import environment, quiet
 from memvp_train.launch.heartbeat import Heartbeat, HeartbeatWriter, kill_process
 from memvp_train.launch.ray_snapshot import copy_snapshot, mend_snapshot
+from memvp_train.launch.resources import Resources
 from memvp_train.launch.session import ray_session
 from memvp_train.launch.supervision import (
     SIGNS_FOLDER,
@@ -46,6 +48,7 @@ from memvp_train.launch.supervision import (
     WorkerFunction,
     ending_hangs,
     last_line,
+    saying,
 )
 
 
@@ -76,7 +79,9 @@ def run_workers(
         ray_session(launch),
         _train_settings(launch),
         ending_hangs(run_folder, seconds=launch.hang_seconds, kill=_kill),
+        saying(lambda: _waiting(launch), seconds=SECONDS_BETWEEN),
     ):
+        check_workers(launch)
         try:
             _trainer(work).fit()
         except (ray.train.TrainingFailedError, RayActorError, RayTaskError) as error:
@@ -207,6 +212,13 @@ def _train_settings(launch: LaunchConfig) -> Iterator[None]:
     }
     with environment(values), quiet("ray.train"), quiet("ray.data"):
         yield
+
+
+def _waiting(launch: LaunchConfig) -> str | None:
+    """The line to say while the group has no room."""
+    if not waits_for_workers():
+        return None
+    return waiting_for(Resources.of_worker(launch), count=launch.num_workers, of="worker")
 
 
 def _kill(sign: Heartbeat) -> None:
