@@ -20,6 +20,7 @@ from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
 from pipelines.jobs.services import Services
 from pipelines.tracking.job import job_tracking
+from pipelines.tracking.moved import check_not_moved
 from pipelines.tracking.run_ids import was_tracked
 from pipelines.tracking.step_run import StepRun
 from pipelines.workflow.run_folder import make_run_folder, run_lock
@@ -48,6 +49,7 @@ def run_job(kind: JobKind, config: Any, *, options: Options, storage: Path, cons
     folder = make_run_folder(storage, name=config.name)
     if not was_tracked(folder, uri=uri):
         preflight.check_tracking(uri)
+    check_not_moved(uri, storage=storage)
     with (
         run_lock(folder) as lease,
         ExitStack() as stack,

@@ -8,6 +8,7 @@ registry: versions and the champion
 model_version: what a version is made of
 gate: whether it becomes the champion
 database: the SQLite file, made whole
+moved: the SQLite file, when its storage folder was moved
 pages: what a person sees first in MLflow's pages
 quiet: MLflow's remarks, silenced
 """

@@ -24,7 +24,8 @@ from rich.console import Console
 from memvp_train.training.metrics_log import MetricsRow
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.redaction import first_line, redacted, redacted_settings
-from pipelines.tracking.database import is_half_made, make_database
+from pipelines.tracking.database import is_full, is_half_made, make_database
+from pipelines.tracking.moved import ARTIFACTS
 from pipelines.tracking.pages import EXPERIMENT_TAGS, source_tags, view_tag
 from pipelines.tracking.run_ids import RunIds, database_path, run_ids, was_tracked
 
@@ -293,7 +294,7 @@ def open_tracker(
         make_database(uri)
         client = MlflowClient(uri, uri)
         found = client.get_experiment_by_name(config.experiment)
-        artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
+        artifacts = (storage / ARTIFACTS).as_uri() if uri.startswith("sqlite:") else None
         experiment = (
             found.experiment_id if found else client.create_experiment(config.experiment, artifacts, EXPERIMENT_TAGS)
         )
@@ -304,7 +305,10 @@ def open_tracker(
                 f"({first_line(error)}); move it away and run the same command again: what is on disk is sent anew"
             ) from error
         if not was_tracked(run_folder, uri=uri):
-            sentence = f"cannot open MLflow at {redacted(uri)} ({first_line(error)}); set tracking.uri"
+            mend = (
+                "free some room on that disk and run the same command again" if is_full(error) else "set tracking.uri"
+            )
+            sentence = f"cannot open MLflow at {redacted(uri)} ({first_line(error)}); {mend}"
             raise TrackingError(sentence) from error
         tracker = Tracker(MlflowClient(uri, uri), uri, "", ids, key, console)
         tracker.go_offline(error)

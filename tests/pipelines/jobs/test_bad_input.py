@@ -3,9 +3,11 @@
 import json
 import shutil
 import socket
+import sqlite3
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +89,16 @@ def test_more_than_this_machine_has_is_refused_before_the_first_step(
     code, sentence = job.refused(*settings)
     assert code == 2
     assert said in sentence
+    assert not list(job.storage.rglob("build_shards"))
+
+
+def test_a_storage_that_was_moved_is_refused_before_the_first_step(job: Job) -> None:
+    with closing(sqlite3.connect(job.storage / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = 'file:///old/runs/mlflow-artifacts'")
+    code, sentence = job.refused()
+    assert code == 2
+    assert f"the storage {job.storage} was at /old/runs when" in sentence
+    assert f"run python -m pipelines.tracking.moved {job.storage} once" in sentence
     assert not list(job.storage.rglob("build_shards"))
 
 

@@ -1,11 +1,14 @@
 """MLflow's database appears whole; one that an earlier start left half-made is told with what mends it."""
 
+import errno
 import os
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
@@ -66,6 +69,30 @@ def test_a_half_made_one_is_told_with_what_mends_it(tmp_path: Path, was_tracked:
         (tmp_path / "mlflow.json").write_text(f'{{"{uri}": {{"runs": {{"k": "0"}}}}}}')
     with pytest.raises(TrackingError, match=r"mlflow\.db was left half-made by a start .*; move it away"):
         _open(tmp_path)
+
+
+def _fill_a_page(*addresses: str) -> NoReturn:
+    """SQLite's own error of a full disk."""
+    database = sqlite3.connect(":memory:")
+    database.execute("pragma max_page_count = 1")
+    database.execute("create table experiments (name varchar(250))")
+    raise AssertionError("there was room")
+
+
+def _no_space(*, prefix: str, dir: Path) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(dir))
+
+
+@pytest.mark.parametrize(
+    "place", [("MlflowClient", _fill_a_page), ("tempfile.TemporaryDirectory", _no_space)], ids=["tables", "folder"]
+)
+def test_no_room_to_make_one_is_told_with_what_mends_it(
+    tmp_path: Path, place: tuple[str, Callable[..., NoReturn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"pipelines.tracking.database.{place[0]}", place[1])
+    with pytest.raises(TrackingError, match=r"mlflow\.db \(.*\); free some room on that disk and run the same command"):
+        _open(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_killed_starts_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
