@@ -27,6 +27,7 @@ from pipelines.console.redaction import first_line, redacted, redacted_settings
 from pipelines.tracking.database import is_full, is_half_made, make_database
 from pipelines.tracking.moved import ARTIFACTS
 from pipelines.tracking.pages import EXPERIMENT_TAGS, source_tags, view_tag
+from pipelines.tracking.pending import delete_pending
 from pipelines.tracking.run_ids import RunIds, database_path, run_ids, was_tracked
 
 T = TypeVar("T")
@@ -93,6 +94,8 @@ class Tracker:
         self._start(self.parent_id, settings=settings)
         self.tag(self.parent_id, source_tags())
         self.client.log_text(self.parent_id, redacted(text), "settings.yaml")
+        children = set(self.ids.group("children").values())
+        self.attempt(lambda: delete_pending(self.client, experiment_id=self.experiment_id, run_ids=children))
 
     def open_child(self, step: str, *, key: str, settings: Mapping[str, Any]) -> str:
         """The step's run below the parent: found again or created. Returns "" when offline."""
@@ -175,6 +178,8 @@ class Tracker:
                 # Under names of their own: MLflow shows a model's figures on its run too, where the curve has them.
                 own = {f"checkpoint/{name}": value for name, value in numbers.items()}
                 self.client.log_batch(run_id, metrics=metrics_of(own, step=step, model_id=model_id))
+                # Last, so that one that is READY has everything.
+                self.client.finalize_logged_model(model_id, "READY")
             self.ids.remember("models", f"{self.parent_id}/{digest}", model_id)
 
         self._for_run(run_id, action)
@@ -194,7 +199,6 @@ class Tracker:
             params={"step": str(step)},
             model_type="adapter",
         )
-        self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
         return model.model_id
 

@@ -99,6 +99,7 @@ def test_what_killed_starts_left_is_removed_once_it_is_old(tmp_path: Path) -> No
     (tmp_path / "mlflow.db").write_text("whole")
     for name, age in ((".mlflow-old", 7200), (".mlflow-new", 0)):
         (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
     make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert {entry.name for entry in tmp_path.iterdir()} == {"mlflow.db", ".mlflow-new"}

@@ -47,8 +47,8 @@ def first(empty_database: Path, tmp_path: Path) -> Path:
     storage.mkdir()
     shutil.copy(empty_database, storage / "mlflow.db")
     tracker = submit(storage)
-    child = tracker.open_child("register", key="r", settings={})
-    tracker.log_checkpoint(child, name="one", step=1, digest="d" * 64, folder=storage / "job/stage1", numbers={})
+    stage, child = (tracker.open_child(step, key=step, settings={}) for step in ("stage1", "register"))
+    tracker.log_checkpoint(stage, name="one", step=1, digest="d" * 64, folder=storage / "job/stage1", numbers={})
     files = {"model.py": MODEL, "answer.txt": "a red apple"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -79,7 +79,7 @@ def test_the_command_that_is_named_mends_it(
     with pytest.raises(MlflowException, match="No such artifact"):
         answer(second)
     assert main([str(second)]) == 0
-    assert capsys.readouterr().out == f"7 addresses changed in {second / 'mlflow.db'}\n"
+    assert capsys.readouterr().out == f"8 addresses changed in {second / 'mlflow.db'}\n"
     check_not_moved(uri, storage=second)
     assert answer(second) == ["a red apple"]
     tracker = submit(second)
