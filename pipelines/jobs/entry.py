@@ -16,8 +16,11 @@ def run_entry(kind: JobKind, arguments: list[str]) -> int:
     return exit_code(lambda: _run(kind, arguments))
 
 
-class Terminated(BaseException):
-    """The process was asked to end (SIGTERM). Like KeyboardInterrupt it passes whatever handles errors."""
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM). Like any KeyboardInterrupt it passes whatever handles errors.
+
+    Ray's waits let no other kind through, and this one as a plain KeyboardInterrupt.
+    """
 
 
 @contextmanager
@@ -26,15 +29,21 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    asked = threading.Event()
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        asked.set()
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except KeyboardInterrupt as error:
+        if asked.is_set():
+            raise Terminated from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise Terminated
 
 
 def exit_code(run: Callable[[], None]) -> int:

@@ -2,6 +2,7 @@
 
 resources: what is asked for beside what there is
 cluster: what the connected Ray has, and what is waited for
+head: whether Ray's head is alive
 session: connect to a Ray or start one
 workers: a group of training workers that goes on when some die
 maps: tasks over shards, actors over items

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import ray
 import ray.train
@@ -14,8 +16,12 @@ from memvp_train.config import LaunchConfig
 from memvp_train.launch.checks import check_launch
 from memvp_train.launch.cluster import mark_one_machine
 from memvp_train.launch.environment import environment, local_ray, quiet
+from memvp_train.launch.head import watching_head
 from memvp_train.launch.resources import check_machine
 from memvp_train.launch.supervision import LaunchError
+
+# Seconds without the head. Ray itself ends the program after 60, or what RAY_gcs_rpc_server_reconnect_timeout_s says.
+_PATIENCE, _PATIENCE_ALONE = 40.0, 3.0
 
 
 @contextmanager
@@ -30,11 +36,34 @@ def ray_session(launch: LaunchConfig) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     with environment({} if address else local_ray()), quiet("ray"):
-        _connect(address) if address else _start(launch)
+        with _keeping_sigterm():
+            _connect(address) if address else _start(launch)
         try:
-            yield
+            with nullcontext() if _through_client(address) else _watching(address):
+                yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """A handler of SIGTERM stays: Ray puts its own in its place, which ends the program without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def _through_client(address: str | None) -> bool:
+    return address is not None and address.startswith("ray://")
+
+
+def _watching(address: str | None) -> AbstractContextManager[None]:
+    """Nobody starts the head of our own Ray again; another one may come back."""
+    kept = "finished steps and committed checkpoints are kept: "
+    mend = f"{kept}start that Ray again, then run the same command" if address else f"{kept}run the same command again"
+    patience = _PATIENCE if address else _PATIENCE_ALONE
+    return watching_head(ray.get_runtime_context().gcs_address, patience=patience, mend=mend)
 
 
 def _connect(address: str) -> None:

@@ -7,7 +7,9 @@ A driver that dies leaves committed checkpoints; the same call finds them. Check
 import math
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +82,7 @@ def run_workers(
         _train_settings(launch),
         ending_hangs(run_folder, seconds=launch.hang_seconds, kill=_kill),
         saying(lambda: _waiting(launch), seconds=SECONDS_BETWEEN),
+        _keeping_interrupts(),
     ):
         check_workers(launch)
         try:
@@ -212,6 +215,17 @@ def _train_settings(launch: LaunchConfig) -> Iterator[None]:
     }
     with environment(values), quiet("ray.train"), quiet("ray.data"):
         yield
+
+
+@contextmanager
+def _keeping_interrupts() -> Iterator[None]:
+    """Ray leaves its own handler of ctrl-C behind, which later ends the program without a word and with success."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _waiting(launch: LaunchConfig) -> str | None:
