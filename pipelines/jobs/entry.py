@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from pipelines.jobs.kinds import JobKind
@@ -33,6 +33,10 @@ def terminable() -> Iterator[None]:
 
     def terminate(number: int, frame: object) -> NoReturn:
         asked.set()
+        with suppress(RuntimeError):  # something else was just being printed
+            print(
+                "terminated; closing what is open; run the same command again to continue", file=sys.stderr, flush=True
+            )
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
@@ -56,7 +60,6 @@ def exit_code(run: Callable[[], None]) -> int:
         with terminable():
             run()
     except Terminated:
-        print("terminated; run the same command again to continue", file=sys.stderr)
         return 143
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)

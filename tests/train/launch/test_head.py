@@ -89,5 +89,5 @@ def test_sigterm_while_ray_works_is_a_sentence(way: str, tmp_path: Path) -> None
     said = tmp_path / "said"
     program = fork("tests.train.launch.lost_head", "SIGTERM", way, said=said)
     program.join(600)
-    assert said.read_text() == "terminated; run the same command again to continue\n"
+    assert said.read_text() == "terminated; closing what is open; run the same command again to continue\n"
     assert program.exitcode == 143

@@ -18,10 +18,11 @@ from memvp_train.launch.cluster import mark_one_machine
 from memvp_train.launch.environment import environment, local_ray, quiet
 from memvp_train.launch.head import watching_head
 from memvp_train.launch.resources import check_machine
-from memvp_train.launch.supervision import LaunchError
+from memvp_train.launch.supervision import LaunchError, saying
 
 # Seconds without the head. Ray itself ends the program after 60, or what RAY_gcs_rpc_server_reconnect_timeout_s says.
 _PATIENCE, _PATIENCE_ALONE = 40.0, 3.0
+_SECONDS_BETWEEN = 15.0
 
 
 @contextmanager
@@ -36,13 +37,19 @@ def ray_session(launch: LaunchConfig) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     with environment({} if address else local_ray()), quiet("ray"):
-        with _keeping_sigterm():
+        with _keeping_sigterm(), _waiting_for(f"Ray at {address}" if address else "Ray to start on this machine"):
             _connect(address) if address else _start(launch)
         try:
             with nullcontext() if _through_client(address) else _watching(address):
                 yield
         finally:
-            ray.shutdown()
+            with _waiting_for("Ray to end"):
+                ray.shutdown()
+
+
+def _waiting_for(what: str) -> AbstractContextManager[None]:
+    """On a busy machine Ray's processes take minutes."""
+    return saying(lambda: f"waiting for {what}", seconds=_SECONDS_BETWEEN)
 
 
 @contextmanager
@@ -86,14 +93,22 @@ def _start(launch: LaunchConfig) -> None:
     check_launch(launch)
     check_machine(launch)
     needed = max(1, launch.num_workers) * launch.cpus_per_worker
-    ray.init(
-        "local",  # else a head that anybody runs on this machine would be taken
-        num_cpus=max(needed, os.cpu_count() or 1),
-        object_store_memory=256 << 20,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=launch.dashboard_port,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            "local",  # else a head that anybody runs on this machine would be taken
+            num_cpus=max(needed, os.cpu_count() or 1),
+            object_store_memory=256 << 20,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=launch.dashboard_port,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        if type(error) is not Exception:  # of no kind: Ray's processes did not come up in its time
+            raise
+        raise LaunchError(
+            f"Ray did not start on this machine ({str(error).partition('. ')[0]}); run the same command again when "
+            "less else runs here, or set launch.num_workers=0 to do without Ray"
+        ) from error
     mark_one_machine()
