@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from pipelines.jobs.kinds import JobKind
@@ -16,8 +16,11 @@ def run_entry(kind: JobKind, arguments: list[str]) -> int:
     return exit_code(lambda: _run(kind, arguments))
 
 
-class Terminated(BaseException):
-    """The process was asked to end (SIGTERM). Like KeyboardInterrupt it passes whatever handles errors."""
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM). Like any KeyboardInterrupt it passes whatever handles errors.
+
+    Ray's waits let no other kind through, and this one as a plain KeyboardInterrupt.
+    """
 
 
 @contextmanager
@@ -26,15 +29,25 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    asked = threading.Event()
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        asked.set()
+        with suppress(RuntimeError):  # something else was just being printed
+            print(
+                "terminated; closing what is open; run the same command again to continue", file=sys.stderr, flush=True
+            )
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except KeyboardInterrupt as error:
+        if asked.is_set():
+            raise Terminated from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise Terminated
 
 
 def exit_code(run: Callable[[], None]) -> int:
@@ -47,7 +60,6 @@ def exit_code(run: Callable[[], None]) -> int:
         with terminable():
             run()
     except Terminated:
-        print("terminated; run the same command again to continue", file=sys.stderr)
         return 143
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)

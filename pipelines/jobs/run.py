@@ -20,6 +20,7 @@ from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
 from pipelines.jobs.services import Services
 from pipelines.tracking.job import job_tracking
+from pipelines.tracking.moved import check_not_moved
 from pipelines.tracking.run_ids import was_tracked
 from pipelines.tracking.step_run import StepRun
 from pipelines.workflow.run_folder import make_run_folder, run_lock
@@ -48,6 +49,7 @@ def run_job(kind: JobKind, config: Any, *, options: Options, storage: Path, cons
     folder = make_run_folder(storage, name=config.name)
     if not was_tracked(folder, uri=uri):
         preflight.check_tracking(uri)
+    check_not_moved(uri, storage=storage)
     with (
         run_lock(folder) as lease,
         ExitStack() as stack,
@@ -100,7 +102,7 @@ class _Job:
 
     def _run(self, step: Step, *, key: str) -> FinishedStep:
         if not self._models_checked:
-            self._begin()
+            self._begin(step)
         if "stage" in step.about and self.config.launch.num_workers == 0:
             self.console.print(f"{step.title}: training {self._cores(self.config.stages[step.about['stage']])}")
         tracker = self.services.tracker
@@ -115,12 +117,14 @@ class _Job:
         tracker.mark_complete(run_id)
         return done
 
-    def _begin(self) -> None:
+    def _begin(self, step: Step) -> None:
         """Before the first step that runs."""
         launch = self.config.launch
         if launch.num_workers == 0 and num_processes(launch) > 1:
             serve_processes()
         preflight.check_models(self.config)
+        if step.name != "register":  # which needs no workers
+            self.services.check_resources()
         self._models_checked = True
 
     def _cores(self, stage: StageConfig) -> str:

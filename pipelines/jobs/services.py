@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -33,6 +34,21 @@ class Services:
     def tracker(self) -> Tracker:
         """MLflow, the job's parent run open."""
         return self.tracking.tracker
+
+    def check_resources(self) -> None:
+        """Before any work: refuse what this machine, or the Ray at RAY_ADDRESS, can never give.
+
+        A Ray of our own starts only when it is needed; the one at RAY_ADDRESS has to be asked.
+        """
+        if self.launch.num_workers == 0 or not os.environ.get("RAY_ADDRESS"):
+            from memvp_train.launch.resources import check_machine
+
+            check_machine(self.launch)
+            return
+        from memvp_train.launch.cluster import check_workers
+
+        self.start_ray()
+        check_workers(self.launch)
 
     def start_ray(self) -> None:
         """Connect to the cluster or start a local one, once; steps without workers never pay for it."""

@@ -21,6 +21,7 @@ _ABANDONED_SECONDS = 3600.0  # making the tables takes seconds
 _HALF_MADE = re.compile(
     r"duplicate column name|table \S+ already exists|no such (table|column|constraint)", re.IGNORECASE
 )
+_FULL = re.compile(r"database or disk is full|No space left on device|Disk quota exceeded")
 
 
 def make_database(uri: str) -> None:
@@ -61,3 +62,8 @@ def _put(made: Path, path: Path) -> None:
 def is_half_made(error: Exception, *, uri: str) -> bool:
     """Whether an error of opening the database says that its tables were made in part."""
     return database_path(uri) is not None and _HALF_MADE.search(str(error)) is not None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error of making or opening the database says that there is no room for it."""
+    return _FULL.search(str(error)) is not None

@@ -24,8 +24,10 @@ from rich.console import Console
 from memvp_train.training.metrics_log import MetricsRow
 from pipelines.config.tracking import TrackingConfig
 from pipelines.console.redaction import first_line, redacted, redacted_settings
-from pipelines.tracking.database import is_half_made, make_database
+from pipelines.tracking.database import is_full, is_half_made, make_database
+from pipelines.tracking.moved import ARTIFACTS
 from pipelines.tracking.pages import EXPERIMENT_TAGS, source_tags, view_tag
+from pipelines.tracking.pending import delete_pending
 from pipelines.tracking.run_ids import RunIds, database_path, run_ids, was_tracked
 
 T = TypeVar("T")
@@ -92,6 +94,8 @@ class Tracker:
         self._start(self.parent_id, settings=settings)
         self.tag(self.parent_id, source_tags())
         self.client.log_text(self.parent_id, redacted(text), "settings.yaml")
+        children = set(self.ids.group("children").values())
+        self.attempt(lambda: delete_pending(self.client, experiment_id=self.experiment_id, run_ids=children))
 
     def open_child(self, step: str, *, key: str, settings: Mapping[str, Any]) -> str:
         """The step's run below the parent: found again or created. Returns "" when offline."""
@@ -174,6 +178,8 @@ class Tracker:
                 # Under names of their own: MLflow shows a model's figures on its run too, where the curve has them.
                 own = {f"checkpoint/{name}": value for name, value in numbers.items()}
                 self.client.log_batch(run_id, metrics=metrics_of(own, step=step, model_id=model_id))
+                # Last, so that one that is READY has everything.
+                self.client.finalize_logged_model(model_id, "READY")
             self.ids.remember("models", f"{self.parent_id}/{digest}", model_id)
 
         self._for_run(run_id, action)
@@ -193,7 +199,6 @@ class Tracker:
             params={"step": str(step)},
             model_type="adapter",
         )
-        self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
         return model.model_id
 
@@ -293,7 +298,7 @@ def open_tracker(
         make_database(uri)
         client = MlflowClient(uri, uri)
         found = client.get_experiment_by_name(config.experiment)
-        artifacts = (storage / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
+        artifacts = (storage / ARTIFACTS).as_uri() if uri.startswith("sqlite:") else None
         experiment = (
             found.experiment_id if found else client.create_experiment(config.experiment, artifacts, EXPERIMENT_TAGS)
         )
@@ -304,7 +309,10 @@ def open_tracker(
                 f"({first_line(error)}); move it away and run the same command again: what is on disk is sent anew"
             ) from error
         if not was_tracked(run_folder, uri=uri):
-            sentence = f"cannot open MLflow at {redacted(uri)} ({first_line(error)}); set tracking.uri"
+            mend = (
+                "free some room on that disk and run the same command again" if is_full(error) else "set tracking.uri"
+            )
+            sentence = f"cannot open MLflow at {redacted(uri)} ({first_line(error)}); {mend}"
             raise TrackingError(sentence) from error
         tracker = Tracker(MlflowClient(uri, uri), uri, "", ids, key, console)
         tracker.go_offline(error)

@@ -13,6 +13,7 @@ from pipelines.tracking.model_version import NewVersion
 from pipelines.tracking.quiet import quiet_mlflow
 
 CHAMPION = "champion"
+_MODEL_NAME = "model"
 _ABOUT = """Adapters that give a frozen language model sight by memory-space visual prompts (MemVP).
 
     import mlflow
@@ -40,7 +41,10 @@ def register_model(
     if not run_id:
         raise _cannot_register(tracker, "MLflow was away and the step has no run there")
     try:
-        version = _registered_version(tracker, run_id, name=name) or _log_model(tracker, run_id, new)
+        version = _registered_version(tracker, run_id, name=name)
+        if version is None:
+            _delete_unregistered(tracker, run_id)
+            version = _log_model(tracker, run_id, new)
         _describe(tracker, new, version=version)
         verdict = judge(_champion_tags(tracker, name=name, other_than=version))
         for key, value in {**new.tags, REASON_TAG: verdict.reason}.items():
@@ -64,8 +68,12 @@ def _cannot_register(tracker: Tracker, reason: str) -> TrackingError:
 
 
 def _describe(tracker: Tracker, new: NewVersion, *, version: str) -> None:
-    """What the registry's pages say; a description that somebody gave the model stays."""
-    tracker.client.update_model_version(new.name, version, description=new.description)
+    """What the registry's pages say, the scores on the version's model; a description that somebody wrote stays."""
+    source = tracker.client.update_model_version(new.name, version, description=new.description).source
+    model = tracker.client.get_logged_model(str(source).removeprefix("models:/"))
+    if not model.metrics:
+        numbers = metrics_of(new.numbers, step=0, model_id=model.model_id)
+        tracker.client.log_batch(str(model.source_run_id), metrics=numbers)
     if not tracker.client.get_registered_model(new.name).description:
         tracker.client.update_registered_model(new.name, description=_ABOUT.format(name=new.name))
 
@@ -96,6 +104,15 @@ def _registered_version(tracker: Tracker, run_id: str, *, name: str) -> str | No
     return ready[0] if ready else None
 
 
+def _delete_unregistered(tracker: Tracker, run_id: str) -> None:
+    """Models of the run that no version has: a submission was killed before it registered them."""
+    registered = {version.source for version in tracker.client.search_model_versions(f"run_id = '{run_id}'")}
+    wanted = f"source_run_id = '{run_id}' AND name = '{_MODEL_NAME}'"
+    for model in tracker.client.search_logged_models([tracker.experiment_id], filter_string=wanted):
+        if f"models:/{model.model_id}" not in registered:
+            tracker.client.delete_logged_model(model.model_id)
+
+
 def _log_model(tracker: Tracker, run_id: str, new: NewVersion) -> str:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -106,7 +123,7 @@ def _log_model(tracker: Tracker, run_id: str, new: NewVersion) -> str:
     mlflow.set_registry_uri(tracker.uri)
     with quiet_mlflow(), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
-            name="model",
+            name=_MODEL_NAME,
             python_model=str(new.model_file),
             artifacts={key: str(path) for key, path in new.artifacts.items()},
             pip_requirements=list(new.requirements),
@@ -114,5 +131,4 @@ def _log_model(tracker: Tracker, run_id: str, new: NewVersion) -> str:
             metadata=dict(new.metadata),
             registered_model_name=new.name,
         )
-        tracker.client.log_batch(run_id, metrics=metrics_of(new.numbers, step=0, model_id=info.model_id))
     return str(info.registered_model_version)

@@ -11,6 +11,7 @@ from pipelines.config.instruct import JobConfig
 from pipelines.config.tracking import TrackingConfig
 from pipelines.jobs.command_line import read_settings
 from pipelines.jobs.kinds import INSTRUCT
+from pipelines.tracking.database import make_database
 from pipelines.tracking.mlflow import Tracker, open_tracker
 
 
@@ -28,10 +29,7 @@ def recipe(repository: Path) -> Callable[..., JobConfig]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without experiments' runs; making its tables takes seconds, copying it does not."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    open_tracker(
-        TrackingConfig(experiment="unused"), uri=f"sqlite:///{path}", storage=path.parent, run_folder=path.parent,
-        key="unused", console=Console(),
-    )  # fmt: skip
+    make_database(f"sqlite:///{path}")
     return path
 
 

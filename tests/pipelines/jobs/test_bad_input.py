@@ -3,9 +3,11 @@
 import json
 import shutil
 import socket
+import sqlite3
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +69,37 @@ def test_misspelt_setting(job: Job) -> None:
     code, sentence = job.refused("--stage1.lerning_rate=1")
     assert code == 2
     assert "did you mean 'stage1.learning_rate'" in sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["--launch.use_gpu=true"], "launch.num_workers=0 needs 1 GPU, but torch sees 0 on this machine"),
+        (["--launch.use_gpu=true", "--launch.num_workers=2"], "launch.num_workers=2 needs 2 GPUs, but torch sees 0"),
+        (["--launch.num_workers=2", "--launch.cpus_per_worker=999"], "launch.cpus_per_worker=999 is more than the"),
+        (["--launch.num_workers=1000", "--stage1.global_batch_size=1000", "--stage2.global_batch_size=1000",
+          "--stage1.micro_batch_size=1", "--stage2.micro_batch_size=1"], "launch.num_workers=1000 would share the"),
+    ],
+    ids=["GPU", "GPUs", "cores", "workers"],
+)  # fmt: skip
+def test_more_than_this_machine_has_is_refused_before_the_first_step(
+    job: Job, settings: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    code, sentence = job.refused(*settings)
+    assert code == 2
+    assert said in sentence
+    assert not list(job.storage.rglob("build_shards"))
+
+
+def test_a_storage_that_was_moved_is_refused_before_the_first_step(job: Job) -> None:
+    with closing(sqlite3.connect(job.storage / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = 'file:///old/runs/mlflow-artifacts'")
+    code, sentence = job.refused()
+    assert code == 2
+    assert f"the storage {job.storage} was at /old/runs when" in sentence
+    assert f"run python -m pipelines.tracking.moved {job.storage} once" in sentence
+    assert not list(job.storage.rglob("build_shards"))
 
 
 def test_missing_data_file(job: Job) -> None:

@@ -22,7 +22,7 @@ def _ask_to_end() -> None:
 def test_asked_to_end_it_says_so_and_hands_the_signal_back(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert exit_code(_ask_to_end) == 143
-    assert capsys.readouterr().err == "terminated; run the same command again to continue\n"
+    assert capsys.readouterr().err == "terminated; closing what is open; run the same command again to continue\n"
     assert signal.getsignal(signal.SIGTERM) is before
 
 

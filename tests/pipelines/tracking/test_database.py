@@ -1,11 +1,14 @@
 """MLflow's database appears whole; one that an earlier start left half-made is told with what mends it."""
 
+import errno
 import os
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
@@ -68,10 +71,35 @@ def test_a_half_made_one_is_told_with_what_mends_it(tmp_path: Path, was_tracked:
         _open(tmp_path)
 
 
+def _fill_a_page(*addresses: str) -> NoReturn:
+    """SQLite's own error of a full disk."""
+    database = sqlite3.connect(":memory:")
+    database.execute("pragma max_page_count = 1")
+    database.execute("create table experiments (name varchar(250))")
+    raise AssertionError("there was room")
+
+
+def _no_space(*, prefix: str, dir: Path) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(dir))
+
+
+@pytest.mark.parametrize(
+    "place", [("MlflowClient", _fill_a_page), ("tempfile.TemporaryDirectory", _no_space)], ids=["tables", "folder"]
+)
+def test_no_room_to_make_one_is_told_with_what_mends_it(
+    tmp_path: Path, place: tuple[str, Callable[..., NoReturn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"pipelines.tracking.database.{place[0]}", place[1])
+    with pytest.raises(TrackingError, match=r"mlflow\.db \(.*\); free some room on that disk and run the same command"):
+        _open(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_killed_starts_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("whole")
     for name, age in ((".mlflow-old", 7200), (".mlflow-new", 0)):
         (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        then = time.time() - age
+        os.utime(tmp_path / name, (then, then))
     make_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert {entry.name for entry in tmp_path.iterdir()} == {"mlflow.db", ".mlflow-new"}

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from rich.console import Console
@@ -138,6 +138,76 @@ def test_registering_again_neither_doubles_nor_compares_with_itself(submit: Any,
     once = register(tracker, child, folder=tmp_path, passes=True, seen=seen)
     assert register(tracker, child, folder=tmp_path, passes=True, seen=seen) == once
     assert seen == [None, None]
+
+
+class Killed(BaseException):
+    """Passes whatever handles errors, and MLflow's own tidying up."""
+
+
+def _kill(*args: object, **kwargs: object) -> NoReturn:
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("place", "left", "key"),
+    [
+        ("mlflow.MlflowClient.log_model_artifacts", "PENDING", "k"),
+        ("mlflow.MlflowClient.log_model_artifacts", "PENDING", "other settings"),
+        ("mlflow.tracking._model_registry.fluent._register_model", "READY", "k"),
+    ],
+)
+def test_a_kill_while_registering_leaves_one_whole_model_after_the_next_submission(
+    submit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, left: str, key: str
+) -> None:
+    tracker = submit()
+    child = tracker.open_child("register", key="r", settings={})
+    with monkeypatch.context() as patch:
+        patch.setattr(place, _kill)
+        with pytest.raises(Killed):
+            register(tracker, child, folder=tmp_path, passes=True)
+    assert [model.status for model in models_of(tracker)] == [left]
+    again = submit(key=key)
+    register(again, again.open_child("register", key="r", settings={}), folder=tmp_path, passes=True)
+    (model,), (version,) = models_of(again), again.client.search_model_versions("name = 'memvp'")
+    assert (model.status, version.status, version.source) == ("READY", "READY", f"models:/{model.model_id}")
+
+
+def test_a_kill_between_a_version_and_its_scores_loses_none(
+    submit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = submit()
+    child = tracker.open_child("register", key="r", settings={})
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "log_batch", _kill)
+        with pytest.raises(Killed):
+            register(tracker, child, folder=tmp_path, passes=True)
+    again = submit()
+    for _ in range(2):
+        register(again, child, folder=tmp_path, passes=True)
+    (model,) = models_of(again)
+    assert {metric.key: metric.value for metric in model.metrics} == {"image": 0.5}
+    assert len(again.client.get_metric_history(child, "image")) == 1
+
+
+def test_a_kill_while_a_checkpoint_is_sent_leaves_one_whole_model(submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = submit()
+    child = tracker.open_child("stage1", key="s1", settings={})
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "log_batch", _kill)
+        with pytest.raises(Killed):
+            checkpoint(tracker, child)
+    again = submit()
+    assert not models_of(again)
+    checkpoint(again, child)
+    (model,) = models_of(again)
+    assert (model.status, [metric.key for metric in model.metrics]) == ("READY", ["checkpoint/loss"])
+
+
+def test_what_another_job_is_registering_is_left_alone(submit: Any) -> None:
+    tracker = submit()
+    other = tracker.client.create_run(tracker.experiment_id).info.run_id
+    tracker.client.create_logged_model(tracker.experiment_id, name="model", source_run_id=other)
+    assert [model.status for model in models_of(submit())] == ["PENDING"]
 
 
 def test_without_a_run_nothing_is_registered(submit: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ class DrawnActors:
         self.calls: list[tuple[int, Any]] = []
         self.alive: set[int] = set()
         self.given: Counter[Any] = Counter()
+        self.said: list[int] = []
 
     def start(self) -> tuple[int, tuple[int, Any]]:
         actor = len(self.calls)
@@ -33,10 +34,15 @@ class DrawnActors:
         return len(self.calls) - 1, (actor, item)
 
     def _with_room(self) -> list[int]:
-        return sorted(self.alive)[: self.room]
+        return sorted(self.alive)[: max(0, self.room)]
 
     def first_ended(self, calls: list[Any], /) -> Any:
-        return self.draw.choice([call for call in calls if call[1][0] in self._with_room()])
+        room = [call for call in calls if call[1][0] in self._with_room()]
+        return self.draw.choice(room) if room else None
+
+    def say_waiting(self, num_actors: int, /) -> None:
+        self.said.append(num_actors)
+        self.room += 1
 
     def result(self, call: Any, /) -> Any:
         actor, item = call[1]
@@ -56,6 +62,13 @@ def test_results_stand_in_the_order_of_the_items(seed: int) -> None:
     assert results == [2 * item for item in range(12)]
     assert sorted(done) == list(range(12))
     assert not actors.alive
+    assert not actors.said, "somebody works"
+
+
+def test_wait_for_room_is_said_until_there_is_some() -> None:
+    actors = DrawnActors(0, room=-2)
+    assert ActorPool(actors).run(range(5), num_actors=2, on_done=lambda place: None) == [0, 2, 4, 6, 8]
+    assert actors.said == [2, 2, 2]
 
 
 def test_item_at_which_actors_always_die_is_given_up() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.samples import SampleError, from_id
@@ -16,6 +17,7 @@ from memvp_train.inference.prediction_job import PredictionJob
 from memvp_train.launch.maps import map_actors, map_shards
 from memvp_train.launch.session import LaunchError
 from memvp_train.models.language import build_language_model
+from tests.train.busy_ray import busy_until_said
 
 
 def test_workers_are_no_nicer_than_this_process(on_ray: str) -> None:
@@ -73,5 +75,19 @@ def test_actors_write_the_file_that_this_process_writes_though_one_is_killed(
 def test_what_an_actor_refuses_is_raised_here(on_ray: str) -> None:
     with pytest.raises(SampleError, match="not made by to_id"):
         map_actors(lambda: from_id, ["a", "_"], num_actors=1)
-    with pytest.raises(LaunchError, match="no machine of this Ray has 1 CPUs and 99 GPUs for an actor; ask for less"):
+    with pytest.raises(LaunchError, match=r"1 actor with 1 CPU and 99 GPUs each .* room for 0 .*; ask for less"):
         map_actors(lambda: from_id, ["a"], num_actors=1, gpus_per_actor=99)
+    with pytest.raises(LaunchError, match=r"1 task with 99 CPUs and 0 GPUs each .* room for 0 .*; ask for less"):
+        map_shards(from_id, ["a"], cpus_per_task=99)
+
+
+@pytest.mark.parametrize("kind", ["task", "actor"])
+def test_wait_for_room_is_said(kind: str, on_ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memvp_train.launch.maps.SECONDS_BETWEEN", 0.2)
+    cpus = int(ray.cluster_resources()["CPU"])
+    line = f"waiting for room for 1 {kind} with {cpus} CPUs and 0 GPUs each: this Ray has {cpus} CPUs and 0 GPUs, "
+    with busy_until_said(line, logger="memvp_train.launch.maps"):
+        if kind == "task":
+            assert map_shards(from_id, ["a_sb"], cpus_per_task=cpus) == ["a/b"]
+        else:
+            assert map_actors(lambda: from_id, ["a_sb"], num_actors=1, cpus_per_actor=cpus) == ["a/b"]

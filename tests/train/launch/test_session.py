@@ -2,10 +2,12 @@
 
 import socket
 import time
+from typing import NoReturn
 
 import pytest
 
 from memvp_train.config import ConfigError, LaunchConfig
+from memvp_train.launch import session
 from memvp_train.launch.session import LaunchError, check_launch, ray_session
 
 
@@ -28,3 +30,23 @@ def test_ray_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch)
     ):
         pass
     assert time.monotonic() - before < 60
+
+
+def test_a_ray_that_takes_long_to_start_is_waited_for_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that never comes up is a sentence."""
+
+    def start(*args: object, **settings: object) -> NoReturn:
+        while not caplog.records:
+            time.sleep(0.01)
+        raise Exception("The current node timed out during startup. This could happen because of the GCS.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(session, "_SECONDS_BETWEEN", 0.01)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", start)
+    sentence = r"^Ray did not start on this machine \(The current node timed out during startup\); run the same command"
+    with pytest.raises(LaunchError, match=sentence), ray_session(LaunchConfig()):
+        pass
+    assert caplog.records[0].message == "waiting for Ray to start on this machine"

@@ -1,5 +1,6 @@
 """A run that gets nowhere is given up with a sentence; one that gets on is restarted as often as it takes."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from memvp_train.checkpoints.state import TrainingState, write_state
 from memvp_train.launch.heartbeat import Heartbeat, HeartbeatWriter
-from memvp_train.launch.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs
+from memvp_train.launch.supervision import SIGNS_FOLDER, Failure, Restarts, ending_hangs, saying
 
 pytestmark = pytest.mark.faults
 
@@ -55,3 +56,21 @@ def test_whole_group_is_ended_within_twice_the_time_out(tmp_path: Path) -> None:
             time.sleep(0.1)
     assert [sign.rank for sign, _ in killed] == [0, 1]
     assert 1.5 <= killed[0][1] <= 3.0
+
+
+def test_what_is_waited_for_is_said_again_whoever_fails_to_tell(caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter(["waiting for 2 CPUs", None, RuntimeError("Ray is gone"), "waiting for 1 CPU"])
+    said = threading.Event()
+
+    def line() -> str | None:
+        answer = next(answers, None)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer == "waiting for 1 CPU":
+            said.set()
+        return answer
+
+    with saying(line, seconds=0.01):
+        assert said.wait(60)
+    failed = "what is waited for cannot be told (Ray is gone)"
+    assert [record.message for record in caplog.records] == ["waiting for 2 CPUs", failed, "waiting for 1 CPU"]

@@ -8,13 +8,16 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 
 from memvp_train.checkpoints.state import newest_first, read_state
 from memvp_train.config import LaunchConfig, LoraSettings
 from memvp_train.launch.session import LaunchError
+from memvp_train.launch.workers import run_workers
 from memvp_train.training.metrics_log import read_metrics
 from memvp_train.training.stage import run_stage
+from tests.train.busy_ray import busy_until_said
 from tests.train.plans import plan_of
 
 NUM_STEPS = 40
@@ -68,3 +71,22 @@ def test_what_a_worker_refuses_is_raised_here(tiny: Any, tmp_path: Path, on_ray:
             replace(run, stage=replace(run.stage, learning_rate=1e30, max_grad_norm=0.0)),
             replace(LAUNCH, num_workers=1, max_failures=0),
         )
+
+
+def test_more_workers_than_this_ray_can_hold_are_refused_at_once(tiny: Any, tmp_path: Path, on_ray: str) -> None:
+    run = _run(tiny, tmp_path)
+    sentence = r"16 workers with 99 CPUs and 0 GPUs each are asked for, but this Ray has room for 0 .* ask for less"
+    with pytest.raises(LaunchError, match=sentence):
+        run_stage(
+            replace(run, stage=replace(run.stage, global_batch_size=16, micro_batch_size=1)),
+            replace(LAUNCH, num_workers=16, cpus_per_worker=99),
+        )
+
+
+@pytest.mark.faults
+def test_workers_that_wait_for_a_machine_say_so(tmp_path: Path, on_ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memvp_train.launch.workers.SECONDS_BETWEEN", 0.2)
+    launch = replace(LAUNCH, num_workers=int(ray.cluster_resources()["CPU"]))
+    line = f"waiting for room for {launch.num_workers} workers with 1 CPU and 0 GPUs each: this Ray has "
+    with busy_until_said(line, logger="memvp_train.launch.supervision"):
+        run_workers(lambda config, **others: None, config={}, launch=launch, name="train", storage=tmp_path)

@@ -1,5 +1,8 @@
 """Launching workers: on Ray, or as processes on this machine; maps over items, and who is still alive.
 
+resources: what is asked for beside what there is
+cluster: what the connected Ray has, and what is waited for
+head: whether Ray's head is alive
 session: connect to a Ray or start one
 workers: a group of training workers that goes on when some die
 maps: tasks over shards, actors over items

@@ -23,7 +23,11 @@ class ActorCalls(Protocol):
         ...
 
     def first_ended(self, calls: list[Any], /) -> Any:
-        """One of these calls that has ended; waits for it."""
+        """One of these calls that has ended; waits for it, None after a while."""
+        ...
+
+    def say_waiting(self, num_actors: int, /) -> None:
+        """Tell that so many actors have no resources yet, and nobody works."""
         ...
 
     def result(self, call: Any, /) -> Any:
@@ -65,7 +69,7 @@ class ActorPool:
             while self._free and waiting:
                 actor, place = self._free.pop(), waiting.popleft()
                 self._at_work[self._actors.give(actor, items[place])] = (actor, place)
-            call = self._actors.first_ended(list(self._at_work))
+            call = self._first_ended()
             actor, place = self._at_work.pop(call)
             try:
                 result = self._actors.result(call)
@@ -80,6 +84,12 @@ class ActorPool:
             if place is not None:
                 missing -= 1
                 yield place, result
+
+    def _first_ended(self) -> Any:
+        while (call := self._actors.first_ended(list(self._at_work))) is None:
+            if all(place is None for _, place in self._at_work.values()):
+                self._actors.say_waiting(len(self._at_work))
+        return call
 
     def _add(self) -> None:
         actor, call = self._actors.start()

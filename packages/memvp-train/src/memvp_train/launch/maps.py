@@ -1,5 +1,6 @@
 """Maps over items on Ray: tasks over shards, and actors that keep what was loaded."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -9,10 +10,13 @@ import torch
 from ray.exceptions import RayActorError, RayTaskError
 
 from memvp_train.launch.actor_pool import ActorDied, ActorPool
+from memvp_train.launch.cluster import SECONDS_BETWEEN, check_room, waiting_for
+from memvp_train.launch.resources import Resources
 from memvp_train.launch.supervision import LaunchError, last_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
 
 
 def map_shards(
@@ -27,6 +31,8 @@ def map_shards(
 
     `on_done` gets the number of finished items. A `ValueError` of a task is raised here as itself.
     """
+    if items:
+        _await_room(Resources(cpus_per_task, gpus_per_task), num_tasks=len(items))
     task = ray.remote(fn).options(num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=3)
     pending = references = [task.remote(item) for item in items]
     try:
@@ -44,6 +50,18 @@ def map_shards(
         raise
 
 
+def _await_room(wanted: Resources, *, num_tasks: int) -> None:
+    """Returns when there is room for one task, so that the wait for it is told from work."""
+    check_room(wanted, of="task")
+    first = ray.remote(_nothing).options(num_cpus=wanted.cpus, num_gpus=wanted.gpus).remote()
+    while not ray.wait([first], timeout=SECONDS_BETWEEN)[0]:
+        _log.warning("%s", waiting_for(wanted, count=num_tasks, of="task"))
+
+
+def _nothing() -> None:
+    """The task that finds out whether there is room."""
+
+
 def map_actors(
     make: Callable[[], Callable[[Item], Result]],
     items: Sequence[Item],
@@ -59,7 +77,7 @@ def map_actors(
     each item as it finishes. An actor that dies is replaced and its item tried again, three times at most. A
     `ValueError` in an actor is raised here as itself. Needs an open `ray_session`.
     """
-    actors = _RayActors(make, cpus=cpus_per_actor, gpus=gpus_per_actor)
+    actors = _RayActors(make, wanted=Resources(cpus_per_actor, gpus_per_actor))
     try:
         return ActorPool(actors).run(items, num_actors=num_actors, on_done=on_done)
     except RayTaskError as error:
@@ -90,13 +108,11 @@ class _Actor:
 class _RayActors:
     """Ray's calls for an ActorPool."""
 
-    def __init__(self, make: Callable[[], Callable[[Any], Any]], *, cpus: int, gpus: float) -> None:
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
-            # Ray would wait for one without end.
-            raise LaunchError(f"no machine of this Ray has {cpus} CPUs and {gpus} GPUs for an actor; ask for less")
-        kind: Any = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus)
-        self._make = lambda: kind.remote(make, num_threads=cpus)
+    def __init__(self, make: Callable[[], Callable[[Any], Any]], *, wanted: Resources) -> None:
+        check_room(wanted, of="actor")  # Ray would wait for it without end
+        kind: Any = ray.remote(_Actor).options(num_cpus=wanted.cpus, num_gpus=wanted.gpus)
+        self._wanted = wanted
+        self._make = lambda: kind.remote(make, num_threads=int(wanted.cpus))
 
     def start(self) -> tuple[Any, Any]:
         actor = self._make()
@@ -106,7 +122,10 @@ class _RayActors:
         return actor.run.remote(item)
 
     def first_ended(self, calls: list[Any], /) -> Any:
-        return ray.wait(calls, num_returns=1)[0][0]
+        return next(iter(ray.wait(calls, num_returns=1, timeout=SECONDS_BETWEEN)[0]), None)
+
+    def say_waiting(self, num_actors: int, /) -> None:
+        _log.warning("%s", waiting_for(self._wanted, count=num_actors, of="actor"))
 
     def result(self, call: Any, /) -> Any:
         try:

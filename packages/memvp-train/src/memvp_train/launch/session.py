@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import ray
 import ray.train
@@ -12,8 +14,15 @@ from ray.exceptions import RayError
 
 from memvp_train.config import LaunchConfig
 from memvp_train.launch.checks import check_launch
+from memvp_train.launch.cluster import mark_one_machine
 from memvp_train.launch.environment import environment, local_ray, quiet
-from memvp_train.launch.supervision import LaunchError
+from memvp_train.launch.head import watching_head
+from memvp_train.launch.resources import check_machine
+from memvp_train.launch.supervision import LaunchError, saying
+
+# Seconds without the head. Ray itself ends the program after 60, or what RAY_gcs_rpc_server_reconnect_timeout_s says.
+_PATIENCE, _PATIENCE_ALONE = 40.0, 3.0
+_SECONDS_BETWEEN = 15.0
 
 
 @contextmanager
@@ -28,11 +37,40 @@ def ray_session(launch: LaunchConfig) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS")
     with environment({} if address else local_ray()), quiet("ray"):
-        _connect(address) if address else _start(launch)
+        with _keeping_sigterm(), _waiting_for(f"Ray at {address}" if address else "Ray to start on this machine"):
+            _connect(address) if address else _start(launch)
         try:
-            yield
+            with nullcontext() if _through_client(address) else _watching(address):
+                yield
         finally:
-            ray.shutdown()
+            with _waiting_for("Ray to end"):
+                ray.shutdown()
+
+
+def _waiting_for(what: str) -> AbstractContextManager[None]:
+    """On a busy machine Ray's processes take minutes."""
+    return saying(lambda: f"waiting for {what}", seconds=_SECONDS_BETWEEN)
+
+
+@contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """A handler of SIGTERM stays: Ray puts its own in its place, which ends the program without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def _through_client(address: str | None) -> bool:
+    return address is not None and address.startswith("ray://")
+
+
+def _watching(address: str | None) -> AbstractContextManager[None]:
+    """Nobody starts the head of our own Ray again; another one may come back."""
+    kept = "finished steps and committed checkpoints are kept: "
+    mend = f"{kept}start that Ray again, then run the same command" if address else f"{kept}run the same command again"
+    patience = _PATIENCE if address else _PATIENCE_ALONE
+    return watching_head(ray.get_runtime_context().gcs_address, patience=patience, mend=mend)
 
 
 def _connect(address: str) -> None:
@@ -53,14 +91,24 @@ def _connect(address: str) -> None:
 
 def _start(launch: LaunchConfig) -> None:
     check_launch(launch)
+    check_machine(launch)
     needed = max(1, launch.num_workers) * launch.cpus_per_worker
-    ray.init(
-        "local",  # else a head that anybody runs on this machine would be taken
-        num_cpus=max(needed, os.cpu_count() or 1),
-        object_store_memory=256 << 20,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=launch.dashboard_port,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            "local",  # else a head that anybody runs on this machine would be taken
+            num_cpus=max(needed, os.cpu_count() or 1),
+            object_store_memory=256 << 20,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=launch.dashboard_port,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        if type(error) is not Exception:  # of no kind: Ray's processes did not come up in its time
+            raise
+        raise LaunchError(
+            f"Ray did not start on this machine ({str(error).partition('. ')[0]}); run the same command again when "
+            "less else runs here, or set launch.num_workers=0 to do without Ray"
+        ) from error
+    mark_one_machine()

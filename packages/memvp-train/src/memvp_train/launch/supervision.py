@@ -22,6 +22,7 @@ from memvp_train.launch.heartbeat import Beat, Heartbeat, StillWatch, read_heart
 
 SIGNS_FOLDER = "signs-of-life"
 _LONGEST_POLL = 10.0
+_SECONDS_TO_FINISH = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -103,6 +104,29 @@ def ending_hangs(run_folder: Path, *, seconds: float, kill: Callable[[Heartbeat]
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def saying(line: Callable[[], str | None], *, seconds: float) -> Iterator[None]:
+    """While the block runs, log every `seconds` what `line` gives, if it gives any."""
+    stop = threading.Event()
+
+    def say() -> None:
+        while not stop.wait(seconds):
+            try:
+                said = line()
+            except Exception as error:  # whoever is asked may be gone; this only talks
+                said = f"what is waited for cannot be told ({last_line(error)})"
+            if said:
+                _log.warning("%s", said)
+
+    thread = threading.Thread(target=say, name="saying", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(_SECONDS_TO_FINISH)
 
 
 def _end_hangs(folder: Path, seconds: float, kill: Callable[[Heartbeat], object], stop: threading.Event) -> None:

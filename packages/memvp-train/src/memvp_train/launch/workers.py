@@ -7,7 +7,9 @@ A driver that dies leaves committed checkpoints; the same call finds them. Check
 import math
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,9 +36,11 @@ from memvp_train.checkpoints.state import (
     write_state,
 )
 from memvp_train.config import LaunchConfig
+from memvp_train.launch.cluster import SECONDS_BETWEEN, check_workers, waiting_for, waits_for_workers
 from memvp_train.launch.environment import environment, quiet
 from memvp_train.launch.heartbeat import Heartbeat, HeartbeatWriter, kill_process
 from memvp_train.launch.ray_snapshot import copy_snapshot, mend_snapshot
+from memvp_train.launch.resources import Resources
 from memvp_train.launch.session import ray_session
 from memvp_train.launch.supervision import (
     SIGNS_FOLDER,
@@ -46,6 +50,7 @@ from memvp_train.launch.supervision import (
     WorkerFunction,
     ending_hangs,
     last_line,
+    saying,
 )
 
 
@@ -76,7 +81,10 @@ def run_workers(
         ray_session(launch),
         _train_settings(launch),
         ending_hangs(run_folder, seconds=launch.hang_seconds, kill=_kill),
+        saying(lambda: _waiting(launch), seconds=SECONDS_BETWEEN),
+        _keeping_interrupts(),
     ):
+        check_workers(launch)
         try:
             _trainer(work).fit()
         except (ray.train.TrainingFailedError, RayActorError, RayTaskError) as error:
@@ -207,6 +215,24 @@ def _train_settings(launch: LaunchConfig) -> Iterator[None]:
     }
     with environment(values), quiet("ray.train"), quiet("ray.data"):
         yield
+
+
+@contextmanager
+def _keeping_interrupts() -> Iterator[None]:
+    """Ray leaves its own handler of ctrl-C behind, which later ends the program without a word and with success."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def _waiting(launch: LaunchConfig) -> str | None:
+    """The line to say while the group has no room."""
+    if not waits_for_workers():
+        return None
+    return waiting_for(Resources.of_worker(launch), count=launch.num_workers, of="worker")
 
 
 def _kill(sign: Heartbeat) -> None:
