@@ -23,8 +23,9 @@ export PATH RAY_AUTH_MODE RAY_AUTH_TOKEN_PATH RAY_worker_niceness RAY_JOB_STOP_W
 unset RAY_ADDRESS
 
 runs() {
-    # The process of the pid file, if it still is a head: numbers of dead processes are given to others.
-    [ -f "$folder/pid" ] && ps -p "$(cat "$folder/pid")" -o args= 2>/dev/null | grep -q 'ray start --head'
+    # The process of the pid file, if it still is a head: numbers of dead processes are given to others. Whole lines
+    # (-ww): $COLUMNS would cut them.
+    [ -f "$folder/pid" ] && ps -ww -p "$(cat "$folder/pid")" -o args= 2>/dev/null | grep -q 'ray start --head'
 }
 
 clear() {

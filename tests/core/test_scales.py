@@ -38,6 +38,14 @@ def test_scaled_to_nothing_is_the_base_model_and_ends_with_the_block(memvp, batc
     torch.testing.assert_close(answers(model, ids, features), before, rtol=0, atol=0)
 
 
+def test_scaled_to_nothing_is_the_base_model_for_features_that_are_not_finite_too(memvp, batch) -> None:
+    ids, features = batch(images=4)
+    model = memvp()
+    features[0, 0, 0] = torch.nan
+    with model.injection.scaled(0.0):
+        assert bool(answers(model, ids, features).isfinite().all())
+
+
 @pytest.mark.parametrize("form", ["split", "factored"])
 def test_decoding_is_scaled_too(memvp, batch, form: str) -> None:
     ids, features = batch(images=4)

@@ -48,7 +48,8 @@ def folder() -> Iterator[Path]:
 
 
 def call(folder: Path, *arguments: str, port: int = 1, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "RAY_HEAD_FOLDER": str(folder), "RAY_HEAD_PORT": str(port)}
+    # COLUMNS is what some terminals and test runners export.
+    environment = {**os.environ, "RAY_HEAD_FOLDER": str(folder), "RAY_HEAD_PORT": str(port), "COLUMNS": "40"}
     command = [str(script), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
@@ -128,7 +129,7 @@ def test_what_is_waited_for_is_said(folder: Path, other_ray: Path) -> None:
         up = call(folder, "up", port=server.server_port, script=script)
         assert (up.returncode, up.stdout.split(":")[0]) == (0, "up"), up.stderr
         assert up.stderr == f"waiting for the head to take jobs (log: {folder}/head.log)\n"
-        variables = {**os.environ, "RAY_HEAD_FOLDER": str(folder)}
+        variables = {**os.environ, "RAY_HEAD_FOLDER": str(folder), "COLUMNS": "40"}
         down = subprocess.Popen([str(script), "down"], env=variables, stderr=subprocess.PIPE, text=True)
         assert down.stderr is not None
         assert down.stderr.readline().startswith("waiting for the head and its jobs to end (process ")

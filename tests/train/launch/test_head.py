@@ -70,8 +70,9 @@ def test_other_interrupts_and_signals_stay_what_they_are(listener: socket.socket
     assert heard == [signal.SIGUSR1]
 
 
+@pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.parametrize("way", ["task", pytest.param("actor", marks=pytest.mark.slow), "workers"])
+@pytest.mark.parametrize("way", ["task", "actor", "workers"])
 def test_death_of_rays_head_is_a_sentence(way: str, tmp_path: Path) -> None:
     said = tmp_path / "said"
     program = fork("tests.train.launch.lost_head", "head", way, said=said)

@@ -81,7 +81,7 @@ def test_what_an_actor_refuses_is_raised_here(on_ray: str) -> None:
         map_shards(from_id, ["a"], cpus_per_task=99)
 
 
-@pytest.mark.parametrize("kind", ["task", "actor"])
+@pytest.mark.parametrize("kind", [pytest.param("task", marks=pytest.mark.slow), "actor"])
 def test_wait_for_room_is_said(kind: str, on_ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memvp_train.launch.maps.SECONDS_BETWEEN", 0.2)
     cpus = int(ray.cluster_resources()["CPU"])

@@ -65,8 +65,11 @@ if __name__ == "__main__":
 """
 
 
+_SLOW_FAULT = (pytest.mark.faults, pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    "how", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.faults) for one in (signal.SIGTERM, signal.SIGINT))]
+    "how", [signal.SIGKILL, *(pytest.param(one, marks=_SLOW_FAULT) for one in (signal.SIGTERM, signal.SIGINT))]
 )
 def test_they_end_with_the_process_that_started_them(tmp_path: Path, how: signal.Signals) -> None:
     script, seen = tmp_path / "parent.py", tmp_path / "seen"

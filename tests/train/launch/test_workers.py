@@ -83,6 +83,7 @@ def test_more_workers_than_this_ray_can_hold_are_refused_at_once(tiny: Any, tmp_
         )
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_workers_that_wait_for_a_machine_say_so(tmp_path: Path, on_ray: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memvp_train.launch.workers.SECONDS_BETWEEN", 0.2)

@@ -225,8 +225,14 @@ class Injection:
         """Let the layers read during a block."""
         self._follow_replacements()
         self._wrap_checkpoints()
-        with self.slot.bound(reading if self._factor == 1.0 else reading.scaled(self._factor)):
+        with self.slot.bound(self._scaled(reading)):
             yield
+
+    def _scaled(self, reading: Reading) -> Reading | None:
+        if self._factor == 1.0:
+            return reading
+        # Not times 0, which leaves a NaN one.
+        return reading.scaled(self._factor) if self._factor else None
 
     @contextmanager
     def scaled(self, factor: float) -> Generator[None]:

@@ -25,7 +25,7 @@ from memvp_train.optim.schedules import Schedule
 from memvp_train.training.failures import SampleIds, named, suspects
 from memvp_train.training.loss import micro_batch_loss
 from memvp_train.training.metrics_log import MetricsLog, MetricsRow
-from memvp_train.training.start import HARMLESS, WITH, WITHOUT, StartNumbers
+from memvp_train.training.start import StartNumbers, cause_in_memory
 from memvp_train.training.validation import Validation
 
 
@@ -185,9 +185,7 @@ def _check_finite(engine: Engine, row: MetricsRow, *, pending: _Pending, number:
             samples = suspects(engine, losses=pending.losses[number], samples=pending.samples[number])
             where = "" if name == "validation_loss" else f", with samples {samples}"
             remedy = "the last checkpoint is sound: try a lower learning rate, or max_grad_norm if it is 0"
-            if HARMLESS in row:
-                remedy = f"the untrained memory made the loss {row[WITH]:.3f} already, and {row[WITHOUT]:.3f} without "
-                remedy += 'it: lower memvp.retrieval_scale, or set it to "auto"'
+            remedy = cause_in_memory(row) or remedy
             raise TrainingError(f"{name} is {row[name]} at step {int(row['step'])}{where}; {remedy}")
 
 

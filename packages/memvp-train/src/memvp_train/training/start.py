@@ -62,6 +62,21 @@ def harm_sentence(numbers: StartNumbers, memvp: Mapping[str, Any]) -> str | None
     )
 
 
+def cause_in_memory(numbers: StartNumbers) -> str | None:
+    """Why a first step is not finite, and what to do, where the memory was to blame before it."""
+    if HARMLESS not in numbers:
+        return None
+    remedy = (
+        'lower memvp.retrieval_scale, or set it to "auto"'
+        if numbers[HARMLESS]
+        else "look at the features of these samples, or lower memvp.visual_scale"
+    )
+    return (
+        f"the untrained memory made the loss {numbers[WITH]:.3f} already, and it is {numbers[WITHOUT]:.3f} without: "
+        f"{remedy}"
+    )
+
+
 def kept_numbers(numbers: StartNumbers) -> StartNumbers:
     """Those of a checkpoint, or of a row of the metrics, that were found before the first step."""
     return {name: numbers[name] for name in _NAMES if name in numbers}
