@@ -11,18 +11,16 @@ from tests.forks import fork
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (
-    "core_speed",
     "core_forms",
     "core_paper_shapes",
     "data_reading",
-    "data_loader",
     "data_hand_over",
     "train_memory",
     "plan_beside_paper",
     "prediction",
 )
-SLOW_SCRIPTS = ("train_memory_zero", "train_overhead", "extraction_overhead", "startup")
-"""They start workers or whole jobs."""
+SLOW_SCRIPTS = ("train_memory_zero", "train_overhead", "extraction_overhead", "startup", "core_speed", "data_loader")
+"""They start workers or whole jobs, or take as long."""
 
 
 def numbers_in(content: Any) -> list[float]:

@@ -90,7 +90,10 @@ def _seconds(result: StageResult) -> float:
     return sum(row["seconds"] for row in read_metrics(Path(result.metrics_path)))
 
 
-@pytest.mark.parametrize("kind", ["refuses", "never answers", "fails with 500"])
+_LONGER = (pytest.param(kind, marks=pytest.mark.slow) for kind in ("never answers", "fails with 500"))
+
+
+@pytest.mark.parametrize("kind", ["refuses", *_LONGER])
 def test_stage_without_mlflow_is_the_same_and_nothing_is_missing_later(
     tiny: Any,
     tmp_path: Path,

@@ -1,23 +1,19 @@
 """Maps on Ray: order, errors, and an actor that is killed at its work."""
 
 import os
-import signal
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.samples import SampleError, from_id
-from memvp_train.inference.generate import AnswerSettings
-from memvp_train.inference.predict import ShardAnswerer, answer
-from memvp_train.inference.prediction_job import PredictionJob
+from memvp_train.inference.predict import answer
 from memvp_train.launch.maps import map_actors, map_shards
 from memvp_train.launch.session import LaunchError
-from memvp_train.models.language import build_language_model
 from tests.train.busy_ray import busy_until_said
+from tests.train.predictions import fragile_answerer, untrained_job
 
 
 def test_workers_are_no_nicer_than_this_process(on_ray: str) -> None:
@@ -36,34 +32,12 @@ def test_map_keeps_the_order_and_the_error(on_ray: str) -> None:
 def test_actors_write_the_file_that_this_process_writes_though_one_is_killed(
     tiny: Any, tmp_path: Path, on_ray: str
 ) -> None:
-    model = get_memvp_model(build_language_model(tiny.language), MemVPConfig.from_dict(tiny.memvp))
-    model.save_pretrained(tmp_path / "adapter")
-    job = PredictionJob(
-        language=tiny.language,
-        adapter=str(tmp_path / "adapter"),
-        samples=str(tiny.samples),
-        settings=AnswerSettings(template="toyworld", max_new_tokens=3, batch_size=2),
-        features=str(tiny.features),
-        samples_per_shard=5,
-    )
-    killed = tmp_path / "killed"
-
-    def fragile() -> Callable[[Any], None]:
-        answerer = ShardAnswerer()
-
-        def run(item: Any) -> None:
-            if item["start"] == 10 and not killed.exists():
-                killed.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            answerer(item)
-
-        return run
-
+    job, killed = untrained_job(tiny, tmp_path), tmp_path / "killed"
     seen: list[int] = []
     out = answer(
         job,
         tmp_path / "on-ray.jsonl",
-        map_actors=lambda make, items, **settings: map_actors(fragile, items, **settings),
+        map_actors=lambda make, items, **settings: map_actors(partial(fragile_answerer, killed), items, **settings),
         num_actors=2,
         progress=seen.append,
     )

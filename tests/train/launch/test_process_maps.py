@@ -1,7 +1,6 @@
 """Maps in processes without Ray: the order, errors, and a process that is killed at its work."""
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,14 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from memvp_core import MemVPConfig, get_memvp_model
 from memvp_data.samples import SampleError, from_id
-from memvp_train.inference.generate import AnswerSettings
-from memvp_train.inference.predict import ShardAnswerer, answer
-from memvp_train.inference.prediction_job import PredictionJob
+from memvp_train.inference.predict import answer
 from memvp_train.launch.process_maps import map_processes, map_shard_processes
 from memvp_train.launch.supervision import LaunchError
-from memvp_train.models.language import build_language_model
+from tests.train.predictions import fragile_answerer, untrained_job
 
 
 def test_map_keeps_the_order_and_the_error() -> None:
@@ -73,35 +69,12 @@ def test_whatever_is_raised_is_told() -> None:
         map_processes(_unmade, [0], num_actors=1)
 
 
-def _fragile(killed: Path | None) -> Callable[[Any], None]:
-    """Dies once at the item that starts at 10; without a path, always."""
-    answerer = ShardAnswerer()
-
-    def run(item: Any) -> None:
-        if item["start"] == 10 and (killed is None or not killed.exists()):
-            if killed is not None:
-                killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        answerer(item)
-
-    return run
-
-
 def test_processes_write_the_file_that_this_one_writes_though_one_is_killed(tiny: Any, tmp_path: Path) -> None:
-    model = get_memvp_model(build_language_model(tiny.language), MemVPConfig.from_dict(tiny.memvp))
-    model.save_pretrained(tmp_path / "adapter")
-    job = PredictionJob(
-        language=tiny.language,
-        adapter=str(tmp_path / "adapter"),
-        samples=str(tiny.samples),
-        settings=AnswerSettings(template="toyworld", max_new_tokens=3, batch_size=2),
-        features=str(tiny.features),
-        samples_per_shard=5,
-    )
+    job = untrained_job(tiny, tmp_path)
     killed = tmp_path / "killed"
 
     def map_fragile(make: Any, items: Any, **settings: Any) -> list[Any]:
-        return map_processes(partial(_fragile, killed), items, **settings)
+        return map_processes(partial(fragile_answerer, killed), items, **settings)
 
     out = answer(job, tmp_path / "apart.jsonl", map_actors=map_fragile, num_actors=2)
     assert killed.exists()
@@ -110,4 +83,4 @@ def test_processes_write_the_file_that_this_one_writes_though_one_is_killed(tiny
 
 def test_one_that_dies_again_and_again_ends_the_map() -> None:
     with pytest.raises(LaunchError, match="died at the same item again and again"):
-        map_processes(partial(_fragile, None), [{"start": 10}], num_actors=1)
+        map_processes(partial(fragile_answerer, None), [{"start": 10}], num_actors=1)
