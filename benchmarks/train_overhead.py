@@ -36,7 +36,8 @@ from memvp_train.training import drive
 from memvp_train.training.metrics_log import MetricsRow
 from memvp_train.training.stage import run_stage
 from pipelines.config.tracking import TrackingConfig
-from pipelines.tracking.mlflow import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker
+from pipelines.tracking.opening import open_tracker
 
 WORDS = "what colour is the thing left of the red square and above every large green circle ?".split()
 NUM_ROWS, WIDTH = 64, 256

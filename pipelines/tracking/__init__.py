@@ -1,6 +1,9 @@
 """MLflow: runs, the model registry and its gate. No other folder knows it.
 
 mlflow: one parent run per job, a child per step
+sending: figures, curves, tables and files of a run
+checkpoints: weights as LoggedModels
+opening: a job connects
 job: a job's line to MLflow, opened when needed
 step_run: one step's run
 run_ids: which runs belong to a run folder

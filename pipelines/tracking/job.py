@@ -60,7 +60,7 @@ class JobTracking:
         return self._opened
 
     def _open(self) -> Tracker:
-        from pipelines.tracking.mlflow import open_tracker
+        from pipelines.tracking.opening import open_tracker
 
         where = {"uri": self.uri, "storage": self.storage, "run_folder": self.folder}
         tracker = open_tracker(self.config.tracking, **where, key=self._key, console=self.console)

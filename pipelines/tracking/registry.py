@@ -8,9 +8,10 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.console.redaction import first_line, redacted
 from pipelines.tracking.gate import REASON_TAG, Verdict
-from pipelines.tracking.mlflow import Tracker, TrackingError, metrics_of
+from pipelines.tracking.mlflow import Tracker
 from pipelines.tracking.model_version import NewVersion
 from pipelines.tracking.quiet import quiet_mlflow
+from pipelines.tracking.sending import TrackingError, metrics_of
 
 CHAMPION = "champion"
 _MODEL_NAME = "model"

@@ -24,7 +24,8 @@ from memvp_train.training.stage import run_stage
 from pipelines.config.tracking import TrackingConfig
 from pipelines.steps import tune
 from pipelines.steps.tune import _Curve
-from pipelines.tracking.mlflow import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker
+from pipelines.tracking.opening import open_tracker
 
 pytestmark = pytest.mark.faults
 

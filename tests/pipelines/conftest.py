@@ -12,7 +12,8 @@ from pipelines.config.tracking import TrackingConfig
 from pipelines.jobs.command_line import read_settings
 from pipelines.jobs.kinds import INSTRUCT
 from pipelines.tracking.database import make_database
-from pipelines.tracking.mlflow import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker
+from pipelines.tracking.opening import open_tracker
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from pipelines.config.tracking import TrackingConfig
 from pipelines.console.errors import user_sentence
 from pipelines.tracking.gate import Verdict
 from pipelines.tracking.job import job_tracking
-from pipelines.tracking.mlflow import TrackingError, open_tracker
 from pipelines.tracking.model_version import NewVersion
+from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.registry import register_model
+from pipelines.tracking.sending import TrackingError
 
 CANARY = "canary5in6a7coal8mine"
 ADDRESS = f"https://ann:{CANARY}@host/x"

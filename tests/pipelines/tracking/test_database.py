@@ -15,8 +15,9 @@ from rich.console import Console
 
 from pipelines.config.tracking import TrackingConfig
 from pipelines.tracking.database import make_database
-from pipelines.tracking.mlflow import TrackingError, open_tracker
+from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.run_ids import database_path, database_state
+from pipelines.tracking.sending import TrackingError
 
 
 def _open(storage: Path) -> None:

@@ -12,8 +12,10 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 
 from pipelines.config.tracking import TrackingConfig
-from pipelines.tracking.mlflow import Tracker, TrackingError, open_tracker
+from pipelines.tracking.mlflow import Tracker
+from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.run_ids import RunIds
+from pipelines.tracking.sending import TrackingError
 
 Submit = Callable[..., Tracker]
 CURVE = [{"step": step, "loss": 1 / step, "learning_rate": 0.1} for step in range(1, 8)]

@@ -13,9 +13,10 @@ from rich.console import Console
 from pipelines.config.errors import RecipeError
 from pipelines.config.tracking import TrackingConfig
 from pipelines.tracking.gate import Verdict
-from pipelines.tracking.mlflow import Tracker, open_tracker
+from pipelines.tracking.mlflow import Tracker
 from pipelines.tracking.model_version import NewVersion
 from pipelines.tracking.moved import check_not_moved, main
+from pipelines.tracking.opening import open_tracker
 from pipelines.tracking.registry import register_model
 
 MODEL = """

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from pipelines.tracking.gate import QUESTIONS_TAG, REASON_TAG, SCORE_TAG, Verdict
-from pipelines.tracking.mlflow import Tracker, TrackingError
+from pipelines.tracking.mlflow import Tracker
 from pipelines.tracking.model_version import NewVersion
 from pipelines.tracking.registry import is_registered, register_model
+from pipelines.tracking.sending import TrackingError
 
 DIGEST = "d" * 64
 
