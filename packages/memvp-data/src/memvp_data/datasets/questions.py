@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from memvp_data.datasets.chats import numbered_records
+from memvp_data.datasets.contents import Contents
 from memvp_data.datasets.csv_files import read_csv
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.kinds import TABLES, kind_of
@@ -59,7 +60,7 @@ def read_questions(
 
 
 def _read(path: Path, *, images: ImageFolder, columns: Columns, needs_answer: bool) -> Iterator[Sample]:
-    ids, same = OnceOnly("id"), _Same()
+    ids, contents = OnceOnly("id"), Contents()
     # In a table an image column of another name would make all its questions text only.
     needs_image = images.root is not None and kind_of(path) in TABLES
     required = (columns.question, columns.image) if needs_image else (columns.question,)
@@ -73,9 +74,10 @@ def _read(path: Path, *, images: ImageFolder, columns: Columns, needs_answer: bo
             if needs_answer and not sample.answers:
                 raise DatasetError(f"question {sample.id!r} has no answer to learn; add one or leave it out")
             ids.add(sample.id)
-        same.add(sample)
+        contents.add(sample)
         yield sample
-    same.tell(path)
+    if contents.repeated:
+        warnings.warn(f"{path.name}: {contents.repeated} questions are there again under other ids", stacklevel=2)
 
 
 def to_learn(samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -130,21 +132,3 @@ def _answers(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _as_text(value: Any) -> Any:
     """Numbers as they are written; what is neither text nor number is refused by whoever asks for text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-class _Same:
-    """Counts questions that are there twice: the same words about the same images with the same answers."""
-
-    def __init__(self) -> None:
-        self.seen, self.count = set[int](), 0
-
-    def add(self, sample: Sample) -> None:
-        """Note one; a hash of 64 bits stands for it."""
-        content = hash((sample.image_ids, sample.turns, sample.answers))
-        self.count += content in self.seen
-        self.seen.add(content)
-
-    def tell(self, path: Path) -> None:
-        """Warn once, at the end."""
-        if self.count:
-            warnings.warn(f"{path.name}: {self.count} questions are there again under other ids", stacklevel=2)
