@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "an image that is not there": (
         lambda run: replace(run, samples=str(Path(run.samples).with_name("strange.parquet"))),
-        "1 images of .* are not in .*/images, first 'elsewhere'; write shards with all images first",
+        r"1 images of .* are not in .*/images \('elsewhere'\); write shards with all images first",
     ),
     "averaged rows": (
         lambda run: replace(run, vision=replace(run.vision, pool_side=1)),

@@ -257,7 +257,7 @@ def _refusals() -> dict[str, tuple[Any, type[Exception], str]]:
         "image without features": (
             lambda t, r, f: _with_samples(t, r, f, Sample("a", ("elsewhere",), question)),
             ModelError,
-            "1 images of .* have no features in .*, first 'elsewhere'",
+            r"1 images of .* have no features in .* \('elsewhere'\)",
         ),
         "sample without an answer": (
             lambda t, r, f: _with_samples(t, r, f, Sample("silent", (), silent)),

@@ -6,6 +6,7 @@ from memvp_core import MemVPConfig
 from memvp_data.dataloader.batch_images import ImageSource
 from memvp_data.dataloader.loader import check_slots
 from memvp_data.dataloader.token_table import TokenTable
+from memvp_data.ids import listed
 from memvp_train.config import StageRun, VisionConfig
 from memvp_train.features.source import image_source
 from memvp_train.models.pretrained import ModelError
@@ -58,7 +59,7 @@ def _check_presence(run: StageRun, *, samples: str, table: EncodedTable, source:
     if missing:
         found = "have no features in" if run.features is not None else "are not in"
         raise ModelError(
-            f"{len(missing)} images of {samples} {found} {run.features or run.images}, first {missing[0]!r}; "
+            f"{len(missing)} images of {samples} {found} {run.features or run.images} ({listed(missing)}); "
             f"{'extract features of' if run.features is not None else 'write shards with'} all images first"
         )
 
