@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from memvp_core import MemVPConfig, get_memvp_model
+from memvp_data.datasets.llava import read_questions
 from memvp_data.features import feature_record
 from memvp_data.samples import Sample, Turn, read_samples, write_samples
 from memvp_data.shards import write_shards
@@ -97,6 +98,18 @@ def test_rows_stand_in_the_order_of_the_samples(job: PredictionJob, whole: bytes
     assert [tuple(row["images"]) for row in rows] == [sample.image_ids for sample in samples]
     assert {row["prompt"] for row in rows} == {"what colour ?", "is it red ?"}
     assert len({row["text"] for row in rows}) > 3
+
+
+def test_ids_that_were_made_unique_or_short_are_given_back(job: PredictionJob, tmp_path: Path) -> None:
+    asked = [("twice", "what colour ?"), ("twice", "is it red ?"), ("once", "what ?"), ("/".join(["имя"] * 30), "what is it ?")]
+    lines = [json.dumps({"question_id": name, "text": text}) for name, text in asked]
+    (tmp_path / "questions.jsonl").write_text("\n".join(lines))
+    write_samples(tmp_path / "asked.parquet", read_questions(tmp_path / "questions.jsonl"))
+    blind = replace(job, samples=str(tmp_path / "asked.parquet"), features=None)
+    rows = [json.loads(line) for line in answer(blind, tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [text for _, text in asked]
+    assert [row["question_id"] for row in rows[:3]] == ["twice", "twice#2".replace("#", "_x23"), "once"]
+    assert [row.get("file_question_id") for row in rows] == [None, "twice", None, asked[3][0]]
 
 
 def test_modes_show_own_other_or_no_image(job: PredictionJob, whole: bytes, tmp_path: Path) -> None:
