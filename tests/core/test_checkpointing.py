@@ -89,13 +89,16 @@ def test_switched_on_at_the_language_model(memvp, batch) -> None:
         torch.testing.assert_close(model.trainable_state()[name].grad, parameter.grad, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [{"every_n_layers": 2}, {"activation_checkpointing_kwargs": None}], ids=str)
-def test_takes_what_transformers_own_models_take(memvp, batch, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("former", [False, True], ids=["present_name", "former_name"])
+@pytest.mark.parametrize("settings", [{"every_n_layers": 2}, {"every_n_layers": 1, "offload": False}], ids=str)
+def test_takes_what_transformers_own_models_take(memvp, batch, former: bool, settings: dict[str, Any]) -> None:
+    """Trainer calls the present name, that of transformers 5.17 the former one, both with all settings."""
     ids, features = batch(images=4)
     model, plain = memvp().train(), memvp().train()
-    if not hasattr(model.language_model, "activation_checkpointing_enable"):
-        pytest.skip("older transformers has no such settings")
-    model.activation_checkpointing_enable(**settings)
+    if former:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=None, **settings)
+    else:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=None, **settings)
     for one in (model, plain):
         one(ids, labels=ids, visual_features=features).loss.backward()
     for name, parameter in plain.trainable_state().items():

@@ -101,7 +101,12 @@ def test_rows_stand_in_the_order_of_the_samples(job: PredictionJob, whole: bytes
 
 
 def test_ids_that_were_made_unique_or_short_are_given_back(job: PredictionJob, tmp_path: Path) -> None:
-    asked = [("twice", "what colour ?"), ("twice", "is it red ?"), ("once", "what ?"), ("/".join(["имя"] * 30), "what is it ?")]
+    asked = [
+        ("twice", "what colour ?"),
+        ("twice", "is it red ?"),
+        ("once", "what ?"),
+        ("/".join(["имя"] * 30), "what is it ?"),
+    ]
     lines = [json.dumps({"question_id": name, "text": text}) for name, text in asked]
     (tmp_path / "questions.jsonl").write_text("\n".join(lines))
     write_samples(tmp_path / "asked.parquet", read_questions(tmp_path / "questions.jsonl"))
