@@ -14,6 +14,7 @@ from pipelines.data.sizes import sizes_of
 from pipelines.jobs import preflight
 from pipelines.jobs.kinds import JobKind
 from pipelines.jobs.options import Options
+from pipelines.tracking.moved import check_not_moved
 from pipelines.workflow.step import FinishedStep, Step, find_finished, step_folder, step_key
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def describe_job(kind: JobKind, config: Any, *, options: Options, storage: Path,
     preflight.check_sources(config, steps)
     preflight.check_gate(config)
     preflight.check_adapters(config)
+    check_not_moved(preflight.tracking_address(config, storage=storage), storage=storage)
     folder = storage / config.name
     machine = "h100-80gb" if config.launch.use_gpu else "cpu"
     plan = list(_planned(steps, config=config, folder=folder, kept=kept))

@@ -92,10 +92,11 @@ def test_more_than_this_machine_has_is_refused_before_the_first_step(
     assert not list(job.storage.rglob("build_shards"))
 
 
-def test_a_storage_that_was_moved_is_refused_before_the_first_step(job: Job) -> None:
+@pytest.mark.parametrize("way", [(), ("--dry-run",)], ids=["run", "dry_run"])
+def test_a_storage_that_was_moved_is_refused_before_the_first_step(job: Job, way: tuple[str, ...]) -> None:
     with closing(sqlite3.connect(job.storage / "mlflow.db")) as database, database:
         database.execute("UPDATE experiments SET artifact_location = 'file:///old/runs/mlflow-artifacts'")
-    code, sentence = job.refused()
+    code, sentence = job.refused(*way)
     assert code == 2
     assert f"the storage {job.storage} was at /old/runs when" in sentence
     assert f"run python -m pipelines.tracking.moved {job.storage} once" in sentence
