@@ -61,6 +61,8 @@ def wait(item):
     time.sleep(600)
 
 if __name__ == "__main__":
+    # What runs in the background of a shell is started with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     map_processes(make, [0, 1], num_actors=2)
 """
 
