@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from memvp_data.answers import with_best_answer
-from memvp_data.datasets.contents import Contents
+from memvp_data.contents import Contents
 from memvp_data.images import image_records
 from memvp_data.samples import Sample, read_image_ids, write_samples
 from memvp_data.shards import Manifest, write_shards

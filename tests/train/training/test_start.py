@@ -18,7 +18,7 @@ from memvp_train.training.loop import TrainingError
 from memvp_train.training.loss import micro_batch_loss
 from memvp_train.training.metrics_log import read_metrics
 from memvp_train.training.stage import run_stage
-from memvp_train.training.start import HARMLESS, SCALE, WITH, WITHOUT
+from memvp_train.training.start import HARMLESS, SCALE, WITH, WITHOUT, harm_sentence
 from memvp_train.training.worker import train_here
 from tests.train.plans import plan_of
 
@@ -71,11 +71,18 @@ def test_a_harmful_memory_is_said_with_the_scale_that_is_not(tiny: Any, tmp_path
         run_stage(wild, HERE)
     (said,) = [str(one.message) for one in found if "before training" in str(one.message)]
     scale = float(said.partition("retrieval_scale ")[2].rpartition("retrieval_scale ")[2].split()[0])
-    assert "(retrieval_scale 100, visual_scale 3): retrieval_scale" in said
+    assert "times as much; retrieval_scale 100, visual_scale 3): retrieval_scale" in said
     tame = type(run)(**{**vars(run), "out": str(tmp_path / "tame"), "memvp": {**wild.memvp, "retrieval_scale": scale}})
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         run_stage(tame, HERE)
+
+
+def test_a_model_that_is_always_right_has_a_sentence_too() -> None:
+    numbers = {WITH: 2.0, WITHOUT: 0.0, HARMLESS: 0.1}
+    sentence = harm_sentence(numbers, {"retrieval_scale": 1.0, "visual_scale": 0.1})
+    assert sentence is not None
+    assert "first batch 2.000, and without it that is 0.000 (retrieval_scale 1, visual_scale 0.1): " in sentence
 
 
 def test_a_memory_that_ruins_the_first_step_is_named_as_the_cause(tiny: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 table: each dataset with its reader, splits and published counts
 check: what a folder holds against what it should hold
-contents: what is blank, there twice or without an image
 records: what every reader asks of a record
 json_files, csv_files: big files, record by record
 vqav2, gqa, coco, scienceqa, sqa_i, mmbench, mme, pope: a benchmark each

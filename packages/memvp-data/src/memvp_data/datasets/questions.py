@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from memvp_data.contents import Contents
 from memvp_data.datasets.chats import numbered_records
-from memvp_data.datasets.contents import Contents
 from memvp_data.datasets.csv_files import read_csv
 from memvp_data.datasets.json_files import DatasetError
 from memvp_data.datasets.kinds import TABLES, kind_of

@@ -5,7 +5,7 @@ with the scale that would be harmless; with `retrieval_scale: auto` that scale i
 checkpoint and stands in the first row of the metrics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -25,13 +25,13 @@ StartNumbers = Mapping[str, float]
 
 
 def look_before_training(
-    engine: Engine, micro_batches: Sequence[Batch], *, is_new: bool, finds_scale: bool
+    engine: Engine, micro_batches: Iterable[Batch], *, is_new: bool, finds_scale: bool
 ) -> StartNumbers:
     """Compare, and with `finds_scale` put a scale in place that does no harm.
 
-    `micro_batches` are this rank's share of the first step. Of a memory that is not new, harm is no fault of its scale:
-    captions it has learnt do not answer questions yet. Every rank calls it and comes to the same numbers; the model is
-    back in training mode afterwards. Raises `ConfigError` if no scale can be found.
+    `micro_batches` are this rank's share of the first step, gone through several times. Of a memory that is not new,
+    harm is no fault of its scale: captions it has learnt do not answer questions yet. Every rank calls it and comes to
+    the same numbers; the model is back in training mode afterwards. Raises `ConfigError` if no scale can be found.
     """
     model = _memvp_model(engine)
     without = _loss(engine, micro_batches, factor=0.0)
@@ -56,10 +56,15 @@ def harm_sentence(numbers: StartNumbers, memvp: Mapping[str, Any]) -> str | None
         else "no retrieval_scale would be harmless: check the features, or lower visual_scale"
     )
     return (
-        f"before training the memory makes the loss of the first batch {numbers[WITH]:.3f}, "
-        f"{numbers[WITH] / numbers[WITHOUT]:.2f} times the {numbers[WITHOUT]:.3f} without it (retrieval_scale "
+        f"before training the memory makes the loss of the first batch {numbers[WITH]:.3f}, and without it that is "
+        f"{numbers[WITHOUT]:.3f} ({_ratio(numbers)}retrieval_scale "
         f"{memvp['retrieval_scale']:g}, visual_scale {memvp['visual_scale']:g}): {remedy}"
     )
+
+
+def _ratio(numbers: StartNumbers) -> str:
+    """A model that is always right has no ratio."""
+    return f"{numbers[WITH] / numbers[WITHOUT]:.2f} times as much; " if numbers[WITHOUT] else ""
 
 
 def cause_in_memory(numbers: StartNumbers) -> str | None:
@@ -94,7 +99,7 @@ def _memvp_model(engine: Engine) -> MemVPModel:
     return model if isinstance(model, MemVPModel) else model.module
 
 
-def _loss(engine: Engine, micro_batches: Sequence[Batch], *, factor: float = 1.0) -> float:
+def _loss(engine: Engine, micro_batches: Iterable[Batch], *, factor: float = 1.0) -> float:
     """Mean per label token of the whole step, with a factor on what the memory returns and no dropout."""
     engine.model.eval()
     total = torch.zeros(1, dtype=torch.float64, device=engine.device)
@@ -105,14 +110,14 @@ def _loss(engine: Engine, micro_batches: Sequence[Batch], *, factor: float = 1.0
     return float(engine.sum_over_ranks(total))
 
 
-def _found_scale(engine: Engine, micro_batches: Sequence[Batch], *, without: float) -> float:
+def _found_scale(engine: Engine, micro_batches: Iterable[Batch], *, without: float) -> float:
     try:
         return harmless_scale(lambda scale: _loss(engine, micro_batches, factor=scale), without=without)
     except ValueError as error:
         raise ConfigError(f'memvp.retrieval_scale "auto" found none: {error}') from error
 
 
-def _harmless_scale(engine: Engine, micro_batches: Sequence[Batch], *, without: float) -> float:
+def _harmless_scale(engine: Engine, micro_batches: Iterable[Batch], *, without: float) -> float:
     present = float(_memvp_model(engine).memvp_config.retrieval_scale)
     try:
         return harmless_scale(

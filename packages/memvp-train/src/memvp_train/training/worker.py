@@ -137,6 +137,7 @@ def _train(
     plan = work.plan
     stage = plan.run.stage
     batches = training_batches(plan, rank=engine.rank, world_size=engine.world_size)
+    start = _start(work, engine=engine, first=BeatingBatches(batches, beat=beat))
     ahead = PrefetchedBatches(batches, num_steps=plan.num_steps, num_workers=plan.launch.loader_processes)
     beating = BeatingBatches(ahead, beat=beat)
     try:
@@ -150,7 +151,7 @@ def _train(
             checkpoints=work.checkpoints,
             metrics_path=Path(plan.run.out) / METRICS_FILE,
             settings=plan.settings,
-            start=_start(work, engine=engine),
+            start=start,
             validation=validation,
             after_step=after_step,
         )
@@ -159,14 +160,14 @@ def _train(
         logging.getLogger(__name__).info("rank %d: %s", engine.rank, ahead.throughput)
 
 
-def _start(work: _Work, *, engine: Engine) -> StartNumbers:
+def _start(work: _Work, *, engine: Engine, first: BeatingBatches) -> StartNumbers:
     """What is found before the first step, or was."""
     if work.state is not None:
         return kept_numbers(work.state.numbers)
-    first = training_batches(work.plan, rank=engine.rank, world_size=engine.world_size).at(0)
-    run = work.plan.run
+    run, micro_batches = work.plan.run, first.at(0)
     finds_scale = run.memvp.get("retrieval_scale") == "auto"
-    return look_before_training(engine, first, is_new=run.init_adapter is None, finds_scale=finds_scale)
+    watched = first.watched(micro_batches)
+    return look_before_training(engine, watched, is_new=run.init_adapter is None, finds_scale=finds_scale)
 
 
 def _validation(work: _Work, *, engine: Engine, watched: Callable[[Any], Any]) -> Validation | None:

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memvp_data.datasets import contents
-from memvp_data.datasets.contents import Contents
+from memvp_data import contents
+from memvp_data.contents import Contents
 from memvp_data.samples import Sample, Turn
 
 
