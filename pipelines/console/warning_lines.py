@@ -11,6 +11,8 @@ from rich.console import Console
 from pipelines.console.errors import OUR_PACKAGES
 from pipelines.console.redaction import redacted
 
+_INSTALLED = "site-packages"
+
 
 @contextmanager
 def warning_lines(console: Console) -> Iterator[None]:
@@ -18,7 +20,7 @@ def warning_lines(console: Console) -> Iterator[None]:
     before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
-        if category is UserWarning and not set(OUR_PACKAGES).isdisjoint(Path(filename).parts):
+        if category is UserWarning and _is_ours(filename):
             console.print(f"warning: {redacted(str(message))}", soft_wrap=True, markup=False, highlight=False)
         else:
             before(message, category, filename, lineno, *rest)
@@ -28,3 +30,11 @@ def warning_lines(console: Console) -> Iterator[None]:
         yield
     finally:
         warnings.showwarning = before
+
+
+def _is_ours(filename: str) -> bool:
+    """By the package it was raised in; transformers has folders called pipelines too."""
+    parts = Path(filename).parts
+    if _INSTALLED in parts:
+        return parts[parts.index(_INSTALLED) + 1] in OUR_PACKAGES
+    return not set(OUR_PACKAGES).isdisjoint(parts)

@@ -31,7 +31,7 @@ def test_ours_are_lines_without_secrets_and_others_go_their_way(always: None) ->
             thread = threading.Thread(target=_warn, args=(text,), kwargs={"filename": "/a/memvp_train/x.py"})
             thread.start()
             thread.join()
-            _warn("a library's", filename="/site-packages/transformers/x.py")
+            _warn("a library's", filename="/site-packages/transformers/pipelines/x.py")
         assert warnings.showwarning is before
     assert out.getvalue() == f"warning: {text.replace('me:hunter22@', '***@')}\n"
     assert others == ["a library's"]
